@@ -1,0 +1,1 @@
+"""How a paper is declared, run, recorded, judged and shown."""

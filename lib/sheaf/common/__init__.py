@@ -1,0 +1,1 @@
+"""What several papers need: statistics, plots, timing, data folders, links, small models."""
