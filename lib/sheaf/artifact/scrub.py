@@ -1,0 +1,101 @@
+"""Text and notebooks in, the same without machine paths and secrets out; and the search for what was left behind."""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["find_leaks", "scrub_notebook", "scrub_text", "secret_values"]
+
+REDACTED = "<redacted>"
+SHORTEST_SECRET = 8  # shorter values ("1", "true", "none") stand in ordinary text
+
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+# Credentials that are recognised by their own form, whatever the variable that holds them is called.
+_SECRET_FORMS = re.compile(
+    r"\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}|\bhf_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|(?<=://)[^\s/:@'\"<>]+:[^\s/@'\"<>]+(?=@)"
+)
+# A path may follow a colour code or an escaped line break, both of which end in a letter.
+_START = r"(\x1b\[[0-9;]*m|\\[nrt]|(?<![\w.~>-]))"
+_END = r"(?![\w-])"
+_HOMES = re.compile(_START + r"(?:/home/|/Users/)[\w.-]+" + _END)
+
+
+def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Values of the variables whose name speaks of a key, token, secret or password; the longest first."""
+    found = {v.strip() for k, v in (os.environ if environ is None else environ).items() if _SECRET_NAME.search(k)}
+    return sorted((v for v in found if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
+
+
+@lru_cache(maxsize=8)
+def _rules(root: Path) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Patterns of the paths of this machine with what stands for each, the most specific first."""
+    home = Path.home()
+    places: dict[str, str] = {}
+    for folder in (root, root.resolve()):
+        places[str(folder)] = "<project>"
+        if folder.is_relative_to(home) and folder != home:  # IPython shortens the home folder in tracebacks
+            places[f"~/{folder.relative_to(home)}"] = "<project>"
+    places.setdefault(sys.prefix, "<venv>")
+    places.setdefault(str(Path(os.__file__).parent), "<python>")
+    places.setdefault(str(home), "~")
+    places = {path: name for path, name in places.items() if path not in ("/", "/usr", "/usr/local", "")}
+    rules = [(re.compile(_START + re.escape(p) + _END), places[p]) for p in sorted(places, key=len, reverse=True)]
+    cell = re.compile(_START + re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py")
+    temporary = {tempfile.gettempdir(), "/tmp", "/var/tmp"}
+    tmp = re.compile(_START + "(?:" + "|".join(map(re.escape, sorted(temporary, key=len, reverse=True))) + r")/[\w.+-]+")
+    return (*rules, (cell, "<cell>"), (tmp, "<tmp>"), (_HOMES, "~"))
+
+
+def scrub_text(text: str, root: Path) -> str:
+    """``text`` with the project's folder as ``<project>``, the environment's as ``<venv>``, the standard library's as
+    ``<python>``, temporary ones as ``<tmp>``, home as ``~``, and every known secret as ``<redacted>``."""
+    for value in secret_values():
+        text = text.replace(value, REDACTED)
+    text = _SECRET_FORMS.sub(REDACTED, text)
+    for pattern, name in _rules(Path(root)):
+        text = pattern.sub(lambda found, name=name: found[1] + name, text)
+    return text
+
+
+def scrub_notebook(nb: Any, root: Path) -> Any:
+    """A copy of a notebook (as nbformat or plain JSON holds it) with every string scrubbed: sources, outputs, metadata.
+
+    Pictures in base64 are left as they are.
+    """
+    return _scrub(deepcopy(nb), Path(root))
+
+
+def _scrub(node: Any, root: Path) -> Any:
+    if isinstance(node, str):
+        return scrub_text(node, root)
+    if isinstance(node, list):
+        if node and all(isinstance(line, str) and line.endswith("\n") for line in node[:-1]) and isinstance(node[-1], str):
+            return scrub_text("".join(node), root).splitlines(keepends=True)  # a secret may span lines
+        return [_scrub(child, root) for child in node]
+    if isinstance(node, dict):
+        for key, child in node.items():
+            node[key] = child if _is_binary(key) else _scrub(child, root)
+    return node
+
+
+def _is_binary(mime: Any) -> bool:
+    return isinstance(mime, str) and mime.startswith(("image/", "audio/", "video/")) and mime != "image/svg+xml"
+
+
+def find_leaks(text: str, root: Path) -> list[str]:
+    """What of ``text`` scrubbing would replace, named so that it can be printed: paths as they are, secrets by kind."""
+    leaks = ["a secret: the value of an environment variable"] * any(value in text for value in secret_values())
+    if _SECRET_FORMS.search(text):
+        leaks.append("a secret: text in the form of a credential")
+    for pattern, name in _rules(Path(root)):
+        if found := pattern.search(text):
+            leaks.append(f"a machine path: {found[0].removeprefix(found[1])}")
+            text = pattern.sub(lambda found, name=name: found[1] + name, text)  # or the folder above it is named too
+    return leaks
