@@ -5,7 +5,16 @@ from pathlib import Path
 
 from sheaf.common.data import data_dir, external_dir, project_root
 
-__all__ = ["data_dir", "external_dir", "notebook_path", "paper_dir", "paper_ids", "project_root", "results_dir", "state_dir"]
+__all__ = [
+    "data_dir",
+    "external_dir",
+    "notebook_path",
+    "paper_dir",
+    "paper_ids",
+    "project_root",
+    "results_dir",
+    "state_dir",
+]
 
 
 def results_dir(profile: str, paper: str, root: Path | None = None) -> Path:

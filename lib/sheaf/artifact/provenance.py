@@ -85,7 +85,9 @@ def _data_digests(root: Path, paper: str, external: list[str]) -> dict[str, str]
     return found
 
 
-def provenance(root: Path, paper: str, seed: int, settings: dict[str, Any], clock: Clock, external: list[str]) -> dict[str, Any]:
+def provenance(
+    root: Path, paper: str, seed: int, settings: dict[str, Any], clock: Clock, external: list[str]
+) -> dict[str, Any]:
     """Everything a reader needs to know about how one notebook's numbers came to be."""
     versions = {}
     for name in PACKAGES:

@@ -30,8 +30,8 @@ def atomic_write(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -69,11 +69,15 @@ def _write(path: Path, record: dict[str, Any]) -> None:
     atomic_write(path, json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def write_part(folder: Path, paper: str, profile: str, notebook: str, entries: dict[str, Any], provenance: dict[str, Any]) -> Path:
+def write_part(
+    folder: Path, paper: str, profile: str, notebook: str, entries: dict[str, Any], provenance: dict[str, Any]
+) -> Path:
     """Write ``records/<notebook>.json``, the part of the record that one notebook run made."""
     path = folder / "records" / f"{notebook}.json"
     made = {"provenance": provenance, "file": f"notebooks/{notebook}.ipynb"}
-    _write(path, {"format": FORMAT, "paper": paper, "profile": profile, "entries": entries, "notebooks": {notebook: made}})
+    _write(
+        path, {"format": FORMAT, "paper": paper, "profile": profile, "entries": entries, "notebooks": {notebook: made}}
+    )
     return path
 
 
@@ -86,7 +90,9 @@ def load(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path.name}: cannot be read ({type(error).__name__}); delete it and run the notebook again") from None
+        raise RecordError(
+            f"{path.name}: cannot be read ({type(error).__name__}); delete it and run the notebook again"
+        ) from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise RecordError(f"{path.name}: not a record of format {FORMAT}; delete it and run the notebook again")
     if found.get("digest") != digest(found):
@@ -112,7 +118,12 @@ def merge(paper: str, profile: str, root: Path | None = None) -> Path:
             part = load(part_file)
             made, notebooks[notebook.name] = part["entries"], part["notebooks"][notebook.name]
         for kind, entry in spec.entries(notebook.name):
-            described = {"kind": kind, "notebook": notebook.name, "where": entry.where, "title": getattr(entry, "title", "")}
+            described = {
+                "kind": kind,
+                "notebook": notebook.name,
+                "where": entry.where,
+                "title": getattr(entry, "title", ""),
+            }
             entries[entry.id] = made.get(entry.id) or described | {"missing": "its notebook has not been run"}
     path = folder / "record.json"
     _write(path, {"format": FORMAT, "paper": paper, "profile": profile, "entries": entries, "notebooks": notebooks})

@@ -48,7 +48,9 @@ def _cell(value: Any) -> str:
 
 def _frame(frame: pd.DataFrame, rows: int, caption: str) -> tuple[str, str]:
     head = frame.head(rows)
-    shown = pd.DataFrame({c: [_cell(v.item() if hasattr(v, "item") else v) for v in head[c]] for c in head.columns}, dtype=object)
+    shown = pd.DataFrame(
+        {c: [_cell(v.item() if hasattr(v, "item") else v) for v in head[c]] for c in head.columns}, dtype=object
+    )
     indexed = not isinstance(frame.index, pd.RangeIndex)
     if indexed:
         shown.index = head.index

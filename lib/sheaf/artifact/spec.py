@@ -101,18 +101,28 @@ class Paper(_Strict):
         seen: set[str] = set()
         for kind, entry in self.entries():
             if entry.id in seen:
-                raise ValueError(f"{kind} {entry.id}: this id is used twice; every table, figure and claim needs its own")
+                raise ValueError(
+                    f"{kind} {entry.id}: this id is used twice; every table, figure and claim needs its own"
+                )
             seen.add(entry.id)
             if entry.notebook not in names:
-                raise ValueError(f"{kind} {entry.id}: notebook {entry.notebook!r} is not listed; use one of {', '.join(names)}")
+                raise ValueError(
+                    f"{kind} {entry.id}: notebook {entry.notebook!r} is not listed; use one of {', '.join(names)}"
+                )
         for profile in ("smoke", "laptop"):
             if profile not in self.profiles:
-                raise ValueError(f"profiles.{profile}: missing; every paper has settings for smoke and laptop (they may be empty)")
+                raise ValueError(
+                    f"profiles.{profile}: missing; every paper has settings for smoke and laptop (they may be empty)"
+                )
         return self
 
     def entries(self, notebook: str | None = None) -> list[tuple[str, Table | Figure | Claim]]:
         """(kind, entry) of every table, figure and claim, or of those one notebook makes."""
-        groups: tuple[tuple[str, list[Any]], ...] = (("table", self.tables), ("figure", self.figures), ("claim", self.claims))
+        groups: tuple[tuple[str, list[Any]], ...] = (
+            ("table", self.tables),
+            ("figure", self.figures),
+            ("claim", self.claims),
+        )
         return [(kind, e) for kind, group in groups for e in group if notebook in (None, e.notebook)]
 
     def settings(self, profile: str, notebook: str | None = None) -> dict[str, Any]:
@@ -178,4 +188,3 @@ def load_paper(paper: str, root: Path | None = None) -> Paper:
     if found.paper.id != paper:
         raise SpecError(f"{shown}: paper.id: is {found.paper.id!r} but the folder is {paper!r}; make them equal")
     return found
-

@@ -39,7 +39,9 @@ class Study:
         SpecError: unknown paper, notebook or profile, or a paper.toml that is not valid.
     """
 
-    def __init__(self, paper: str, *, notebook: str, profile: str = "smoke", seed: int = 0, results_dir: str | None = None) -> None:
+    def __init__(
+        self, paper: str, *, notebook: str, profile: str = "smoke", seed: int = 0, results_dir: str | None = None
+    ) -> None:
         self._spec = load_paper(paper)
         self._spec.notebook(notebook)
         self.paper, self.notebook, self.profile, self.seed = paper, notebook, profile, int(seed)
@@ -61,7 +63,13 @@ class Study:
         return np.random.default_rng([self.seed, zlib.crc32(name.encode())])
 
     def table(
-        self, id: str, frame: pd.DataFrame, *, published: pd.DataFrame | None = None, note: str = "", scale: str = "",
+        self,
+        id: str,
+        frame: pd.DataFrame,
+        *,
+        published: pd.DataFrame | None = None,
+        note: str = "",
+        scale: str = "",
         rows: int = 12,
     ) -> None:
         """Store a table as CSV and show its first ``rows`` rows, the published values apart from the measured ones.
@@ -74,7 +82,12 @@ class Study:
             scale: size of this run against the paper's.
         """
         entry = self._entry(id, "table")
-        made: dict[str, Any] = {"file": self._store(f"tables/{id}.csv", _csv(frame)), "rows": len(frame), "scale": scale, "note": note}
+        made: dict[str, Any] = {
+            "file": self._store(f"tables/{id}.csv", _csv(frame)),
+            "rows": len(frame),
+            "scale": scale,
+            "note": note,
+        }
         made["sha256"] = file_digest(self._folder / made["file"])
         if published is not None:
             made["published_file"] = self._store(f"tables/{id}.published.csv", _csv(published))
@@ -99,7 +112,9 @@ class Study:
         if self.profile in entry.profiles:
             found = judge(values, entry.reproduced_if, entry.statistic)
         else:
-            found = Judgement(OUT_OF_REACH, f"this profile ({self.profile}) cannot test it; {' or '.join(entry.profiles)} can")
+            found = Judgement(
+                OUT_OF_REACH, f"this profile ({self.profile}) cannot test it; {' or '.join(entry.profiles)} can"
+            )
             values = []
         self._note(id, "claim", {
             "says": entry.says, "unit": entry.unit, "published": entry.published, "reported": entry.reported,
@@ -153,7 +168,9 @@ class Study:
                 f"{self.paper}/{self.notebook} did not make {', '.join(forgotten)}; call study.table, study.figure, "
                 "study.claim or study.missing for each, or take them out of paper.toml"
             )
-        facts = provenance(self._root, self.paper, self.seed, plain(self.settings), self._clock, self._spec.paper.external)
+        facts = provenance(
+            self._root, self.paper, self.seed, plain(self.settings), self._clock, self._spec.paper.external
+        )
         ordered = {id: self._made[id] for id in self._mine}
         write_part(self._folder, self.paper, self.profile, self.notebook, ordered, facts)
         show.verdicts(ordered)

@@ -34,10 +34,12 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "sheaf", "svg.fonttype": "path", "figure.dpi": 100,
 }  # fmt: skip
 
-_PAGE_COLOURS = "<style>svg{color:%s}@media(prefers-color-scheme:dark){svg{color:#e3e6ea}}</style>" % INK
+_PAGE_COLOURS = f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{svg{{color:#e3e6ea}}}}</style>"
 
 
-def figure(rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.2, **options: Any) -> tuple[Figure, Any]:
+def figure(
+    rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.2, **options: Any
+) -> tuple[Figure, Any]:
     """A figure in Sheaf's style and its axes, as ``plt.subplots`` returns them; sizes in inches."""
     with plt.rc_context(STYLE):
         return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
@@ -47,7 +49,9 @@ def svg_bytes(fig: Figure) -> bytes:
     """The figure as SVG whose text takes the page's colour, light or dark; the same figure gives the same bytes."""
     out = io.BytesIO()
     with plt.rc_context(STYLE):
-        fig.savefig(out, format="svg", metadata={"Date": None, "Creator": "Sheaf"}, bbox_inches="tight", pad_inches=0.08)
+        fig.savefig(
+            out, format="svg", metadata={"Date": None, "Creator": "Sheaf"}, bbox_inches="tight", pad_inches=0.08
+        )
     text = re.sub(re.escape(INK), "currentColor", out.getvalue().decode())
     return re.sub(r"(<svg [^>]*>)", lambda m: m[1] + _PAGE_COLOURS, text, count=1).encode()
 
@@ -56,7 +60,15 @@ def png_bytes(fig: Figure, dpi: int = 90) -> bytes:
     """The figure as PNG on white, for the outputs stored in a notebook."""
     out = io.BytesIO()
     with plt.rc_context(STYLE):
-        fig.savefig(out, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.08, metadata={"Software": None})
+        fig.savefig(
+            out,
+            format="png",
+            dpi=dpi,
+            facecolor="white",
+            bbox_inches="tight",
+            pad_inches=0.08,
+            metadata={"Software": None},
+        )
     return out.getvalue()
 
 
@@ -66,8 +78,15 @@ def direct_label(ax: Axes, x: float, y: float, text: str, colour: str, *, dx: fl
 
 
 def intervals(
-    ax: Axes, names: Sequence[str], measured: ArrayLike, low: ArrayLike, high: ArrayLike, published: ArrayLike | None = None,
-    *, unit: str = "", good: tuple[float, float] | None = None,
+    ax: Axes,
+    names: Sequence[str],
+    measured: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    published: ArrayLike | None = None,
+    *,
+    unit: str = "",
+    good: tuple[float, float] | None = None,
 ) -> None:
     """One row per name: measured as a solid mark with its interval, published as a hollow grey mark.
 
@@ -91,10 +110,14 @@ def intervals(
     ax.legend(loc="best", fontsize=8)
 
 
-def compare_points(ax: Axes, published: ArrayLike, measured: ArrayLike, name: str = "", *, index: int = 0, log: bool = False) -> None:
+def compare_points(
+    ax: Axes, published: ArrayLike, measured: ArrayLike, name: str = "", *, index: int = 0, log: bool = False
+) -> None:
     """Measured against published, one mark per cell, with the line of equality and a 10% band."""
     x, y = np.asarray(published, dtype=float), np.asarray(measured, dtype=float)
-    ax.plot(x, y, MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)], ms=5, alpha=0.8, label=name or None)
+    ax.plot(
+        x, y, MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)], ms=5, alpha=0.8, label=name or None
+    )
     if log:
         ax.set_xscale("log")
         ax.set_yscale("log")
@@ -107,7 +130,12 @@ def compare_points(ax: Axes, published: ArrayLike, measured: ArrayLike, name: st
 
 
 def curves(
-    ax: Axes, x: ArrayLike, samples: dict[str, ArrayLike], *, published: dict[str, ArrayLike] | None = None, step: bool = False,
+    ax: Axes,
+    x: ArrayLike,
+    samples: dict[str, ArrayLike],
+    *,
+    published: dict[str, ArrayLike] | None = None,
+    step: bool = False,
 ) -> None:
     """A line per name with the range of its repetitions shaded, published lines grey and dashed under them.
 
@@ -125,17 +153,27 @@ def curves(
         colour = COLOURS[i % len(COLOURS)]
         ax.plot(at, y.mean(axis=0), color=colour, label=name, ls=("-", "--", ":", "-.")[i % 4], zorder=3, **how)
         if len(y) > 1:
-            ax.fill_between(at, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.2, lw=0, step="post" if step else None)
+            ax.fill_between(
+                at, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.2, lw=0, step="post" if step else None
+            )
 
 
 def heat_map(
-    ax: Axes, matrix: ArrayLike, *, bounds: Sequence[float], unit: str = "", groups: Sequence[str] | None = None, bar: bool = True,
+    ax: Axes,
+    matrix: ArrayLike,
+    *,
+    bounds: Sequence[float],
+    unit: str = "",
+    groups: Sequence[str] | None = None,
+    bar: bool = True,
     cmap: str = "cividis",
 ) -> None:
     """A square matrix on stated, possibly uneven colour bounds; ``groups`` names each row and is written once per run."""
     values = np.asarray(matrix, dtype=float)
     shades = plt.get_cmap(cmap)
-    image = ax.imshow(values, cmap=shades, norm=BoundaryNorm(list(bounds), shades.N, extend="max"), interpolation="nearest")
+    image = ax.imshow(
+        values, cmap=shades, norm=BoundaryNorm(list(bounds), shades.N, extend="max"), interpolation="nearest"
+    )
     ax.grid(visible=False)
     ax.set_xticks([])
     if groups is None:
@@ -143,7 +181,9 @@ def heat_map(
     else:
         starts = [i for i in range(len(groups)) if i == 0 or groups[i] != groups[i - 1]]
         ends = [*starts[1:], len(groups)]
-        ax.set_yticks([(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)], [groups[a] for a in starts], fontsize=7)
+        ax.set_yticks(
+            [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)], [groups[a] for a in starts], fontsize=7
+        )
         ax.tick_params(length=0)
     if bar:
         ax.figure.colorbar(image, ax=ax, shrink=0.85, label=unit, ticks=list(bounds)[:: max(1, len(bounds) // 6)])
@@ -156,6 +196,8 @@ def blocks(ax: Axes, rows: Sequence[tuple[float, float, float, str, int]], *, te
         ax.barh(row, length, left=start, height=0.8, color=fill, edgecolor="white", lw=0.4)
         if label and length >= text_from:
             dark = sum(np.array(to_rgb(fill)) * (0.3, 0.59, 0.11)) < 0.6
-            ax.text(start + length / 2, row, label, ha="center", va="center", fontsize=6, color="white" if dark else "black")
+            ax.text(
+                start + length / 2, row, label, ha="center", va="center", fontsize=6, color="white" if dark else "black"
+            )
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

@@ -44,21 +44,30 @@ def interval(samples: ArrayLike, statistic: str = "mean", *, confidence: float =
     """
     x = np.asarray(samples, dtype=float).ravel()
     if x.size == 0 or not np.isfinite(x).all():
-        raise ValueError(f"samples must be finite numbers, at least one; got {x.size} of which {int((~np.isfinite(x)).sum())} not finite")
+        raise ValueError(
+            f"samples must be finite numbers, at least one; got {x.size} of which {int((~np.isfinite(x)).sum())} not finite"
+        )
     if statistic == "exact":
         return Interval(float(x.mean()), float(x.min()), float(x.max()), x.size, "exact")
     if statistic not in ("mean", "median"):
         raise ValueError(f"statistic {statistic!r} is unknown; use 'mean', 'median' or 'exact'")
     estimate = float(np.mean(x) if statistic == "mean" else np.median(x))
     if x.size < 2:
-        raise ValueError("one sample gives no interval; record at least two repetitions, or declare statistic = \"exact\"")
+        raise ValueError(
+            'one sample gives no interval; record at least two repetitions, or declare statistic = "exact"'
+        )
     if np.ptp(x) == 0:
         return Interval(estimate, estimate, estimate, x.size, "all samples equal")
     if x.size >= BOOTSTRAP_FROM:
         with np.errstate(all="ignore"):
             found = stats.bootstrap(
-                (x,), np.mean if statistic == "mean" else np.median, confidence_level=confidence, n_resamples=RESAMPLES,
-                method="BCa", rng=np.random.default_rng(seed), vectorized=True,
+                (x,),
+                np.mean if statistic == "mean" else np.median,
+                confidence_level=confidence,
+                n_resamples=RESAMPLES,
+                method="BCa",
+                rng=np.random.default_rng(seed),
+                vectorized=True,
             ).confidence_interval
         if np.isfinite([found.low, found.high]).all():
             return Interval(estimate, float(found.low), float(found.high), x.size, "bootstrap BCa")
@@ -101,9 +110,13 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Int
     """Interval of the geometric mean of ``a / b``, pair by pair; both must be positive."""
     x, y = _pair(a, b)
     if (x <= 0).any() or (y <= 0).any():
-        raise ValueError("a ratio needs positive samples; use paired_difference for values that may be zero or negative")
+        raise ValueError(
+            "a ratio needs positive samples; use paired_difference for values that may be zero or negative"
+        )
     found = interval(np.log(x / y), "mean", confidence=confidence)
-    return Interval(*(float(np.exp(v)) for v in (found.estimate, found.low, found.high)), found.n, f"{found.method}, log scale")
+    return Interval(
+        *(float(np.exp(v)) for v in (found.estimate, found.low, found.high)), found.n, f"{found.method}, log scale"
+    )
 
 
 def aggregate(frame: pd.DataFrame, by: Sequence[str], value: str, statistic: str = "mean") -> pd.DataFrame:

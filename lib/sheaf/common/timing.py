@@ -48,7 +48,9 @@ def load_per_core() -> float:
     return os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0
 
 
-def side_by_side(arms: dict[str, Callable[[], object]], *, rounds: int = 9, warmup: int = 1, threads: int = 1) -> Timing:
+def side_by_side(
+    arms: dict[str, Callable[[], object]], *, rounds: int = 9, warmup: int = 1, threads: int = 1
+) -> Timing:
     """Time several ways of doing the same thing in one run.
 
     Every round calls each arm once, starting from a different arm each time; the first ``warmup`` rounds are dropped.

@@ -1,0 +1,200 @@
+"""What one notebook's results depend on, as name -> digest, and in words what changed between two such manifests.
+
+A manifest holds everything that can change a result and nothing that cannot: the notebook's cells without outputs, the
+library code it can reach (without comments and layout), kernel sources, its settings and entries of paper.toml, the
+data, the versions of the packages it imports, and the seed. Markdown counts, because the executed copy is what is read.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sheaf.artifact.paths import notebook_path, state_dir
+from sheaf.artifact.record import atomic_write
+from sheaf.artifact.sources import Sources, cpp_digest, text_digest
+from sheaf.artifact.spec import Paper
+from sheaf.common.data import external_dir
+
+__all__ = ["Digests", "diff", "kernels_manifest", "notebook_manifest", "read_notebook"]
+
+Manifest = dict[str, str]
+PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib")  # their versions count whether imported or not
+_DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}
+
+
+class Digests:
+    """SHA-256 of files, remembered in ``.sheaf/digests.json`` by size and modification time."""
+
+    def __init__(self, root: Path):
+        self._file = state_dir(root) / "digests.json"
+        self._known: dict[str, list[Any]] = _read_json(self._file) or {}
+        self._new = False
+
+    def of(self, path: Path) -> str:
+        """Digest of one file.
+
+        Raises:
+            FileNotFoundError: it does not exist.
+        """
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        known = self._known.get(str(path))
+        if known and known[:2] == stamp:
+            return str(known[2])
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        self._known[str(path)], self._new = [*stamp, found], True
+        return found
+
+    def save(self) -> None:
+        if self._new:
+            atomic_write(self._file, json.dumps(self._known))
+            self._new = False
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None when the file is absent or damaged, as after a crash: the caller makes it anew."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """A notebook as plain JSON.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not a notebook.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells = found["cells"]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path.parent.name}/{path.name} is listed in paper.toml but does not exist; add it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.parent.name}/{path.name} is not a readable notebook ({error}); restore or re-save it") from None
+    if not isinstance(cells, list):
+        raise ValueError(f"{path.parent.name}/{path.name} is not a readable notebook (cells is not a list); restore it")
+    return dict(found)
+
+
+def cell_source(cell: dict[str, Any]) -> str:
+    source = cell.get("source", "")
+    return source if isinstance(source, str) else "".join(source)
+
+
+def _versions(imported: set[str]) -> Manifest:
+    found = {"package python": ".".join(map(str, sys.version_info[:2]))}
+    for name in sorted(set(PACKAGES) | imported):
+        try:
+            found[f"package {name}"] = metadata.version(_DISTRIBUTION.get(name, name))
+        except metadata.PackageNotFoundError:
+            found[f"package {name}"] = "not installed"
+    return found
+
+
+def _folder(folder: Path, name: str, digests: Digests) -> Manifest:
+    """Digests of the files below a folder, hidden ones left out."""
+    files = (f for f in sorted(folder.rglob("*")) if f.is_file() and not f.name.startswith("."))
+    return {f"{name}/{f.relative_to(folder).as_posix()}": digests.of(f) for f in files}
+
+
+def _setting(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return text if len(text) <= 60 else text_digest(text)
+
+
+def compiler() -> str:
+    """The C++ compiler that kernels would be built with, by name, or ``none``."""
+    named = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    return next((name for name in named if shutil.which(name.split()[0])), "none")
+
+
+def _kernel_environment() -> Manifest:
+    return {"compiler": compiler(), "SHEAF_KERNELS": os.environ.get("SHEAF_KERNELS", "")}
+
+
+def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root: Path, digests: Digests) -> Manifest:
+    """Everything that the results of one notebook under one profile and seed depend on.
+
+    Raises:
+        FileNotFoundError, ValueError: the notebook is missing or unreadable.
+        SpecError: the paper has no such profile.
+    """
+    paper = spec.paper.id
+    path = notebook_path(paper, notebook, root)
+    shown = path.relative_to(root).as_posix()
+    cells = read_notebook(path)["cells"]
+    found: Manifest = {"seed": str(seed)}
+    for number, cell in enumerate(cells, 1):
+        found[f"{shown}::cell {number}"] = text_digest(f"{cell.get('cell_type')}\n{cell_source(cell)}")
+    for key, value in spec.settings(profile, notebook).items():
+        found[f"setting {key}"] = _setting(value)
+    if profile != "smoke" and os.environ.get("SHEAF_SEEDS"):
+        found["setting SHEAF_SEEDS"] = os.environ["SHEAF_SEEDS"]
+    for kind, entry in spec.entries(notebook):
+        found[f"paper.toml {kind} {entry.id}"] = text_digest(entry.model_dump_json())
+
+    sources = Sources(root)
+    code = [cell_source(cell) for cell in cells if cell.get("cell_type") == "code"]
+    modules, outside = sources.reach([*code, *(f"import sheaf_kernels.{op}" for op in spec.paper.kernels)])
+    found |= sources.digests(modules)
+    ops = {name.split(".")[1] for name in modules if name.startswith("sheaf_kernels.")} | set(spec.paper.kernels)
+    for op in sorted(ops):
+        found |= sources.kernel_digests(op)
+    if ops:
+        found |= _kernel_environment()
+    found |= _versions(outside)
+
+    found |= _folder(root / "data" / paper, f"data/{paper}", digests)
+    for name in spec.paper.external if profile != "smoke" else []:
+        folder = external_dir(name)
+        found |= _folder(folder, f"external/{name}", digests) if folder else {f"external/{name}": "absent"}
+    return found
+
+
+def kernels_manifest(root: Path) -> Manifest:
+    """What the compiled kernels depend on: every C++ source and build script, torch, Python and the compiler."""
+    found = _versions(set()) | _kernel_environment()
+    folder = root / "kernels" / "sheaf_kernels"
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(root).as_posix()
+        if path.suffix in {".cpp", ".h", ".hpp", ".cu"}:
+            found[relative] = cpp_digest(path.read_text(encoding="utf-8"))
+    build = folder / "build.py"
+    return found | ({"kernels/sheaf_kernels/build.py": text_digest(build.read_bytes())} if build.is_file() else {})
+
+
+def diff(old: Manifest, new: Manifest) -> list[str]:
+    """Why results made under ``old`` do not answer for ``new``, one sentence per cause; empty when they do."""
+    changed = [key for key in [*new, *(k for k in old if k not in new)] if old.get(key) != new.get(key)]
+    parts: dict[str, list[str]] = {}
+    for key in changed:
+        file, _, part = key.partition("::")
+        parts.setdefault(file, []).append(part)
+    return [_reason(file, names, old, new) for file, names in parts.items()]
+
+
+def _reason(file: str, names: list[str], old: Manifest, new: Manifest) -> str:
+    def has(manifest: Manifest) -> bool:
+        return file in manifest or any(key.startswith(f"{file}::") for key in manifest)
+
+    if names == [""]:
+        before, after = old.get(file), new.get(file)
+        if "/" in file or re.fullmatch(r"[0-9a-f]{16,}", f"{before}{after}") or file.startswith("paper.toml"):
+            return f"{file} " + ("is new" if before is None else "was removed" if after is None else "changed")
+        return f"{file}: {before or 'not set'} -> {after or 'not set'}"
+    if not has(old):
+        return f"{file} is now used"
+    if not has(new):
+        return f"{file} is no longer used"
+    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return f"{file} changed: {some}"

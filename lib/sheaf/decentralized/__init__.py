@@ -1,0 +1,1 @@
+"""Decentralized training of foundation models (DT-FM): networks, cost model, placement search, simulator, live check."""
