@@ -1,0 +1,386 @@
+"""Emulated network links between processes of one machine: messages leave at link bandwidth and arrive after a delay.
+
+What is emulated. Every ordered pair of ranks has a link with a bandwidth and a one-way delay. A message waits until its
+link is free, occupies it for ``bits / bandwidth``, and may be read ``delay`` later. The sender computes that arrival time
+on the machine's monotonic clock, which all its processes share, and sends it along with the payload through gloo; the
+receiver holds the payload until then. So a process that sleeps costs nothing, and the times do not depend on how fast
+the real transport is, as long as it is faster than the emulated one (``traffic()["late"]`` says by how much it was not).
+Links are full duplex and independent, unless ranks share a network card: then what leaves a machine also passes its
+card, first come, first served.
+
+What is not. No congestion control, loss, jitter, packet headers or slow start; a link shares its rate with nothing but
+the card; only the sending card is a bottleneck, not the receiving one; send buffers are unbounded. gloo's own
+collectives are not shaped: use :meth:`EmulatedGroup.all_reduce` and :meth:`EmulatedGroup.barrier`.
+"""
+
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from sheaf.common.launch import Emit, launch, run_worker
+
+__all__ = ["EmulatedGroup", "LinkCheck", "LinkClock", "LinkTable", "Passage", "measure_link"]
+
+_HEADER = 32  # bytes before the payload: arrival stamp, sequence number, payload bytes, unused; keeps 16-byte alignment
+
+
+class HasLinks(Protocol):
+    """Anything with delays in seconds and bandwidths in Gbit/s, [N, N] each."""
+
+    delay: np.ndarray
+    bandwidth: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class LinkTable:
+    """Delay and bandwidth of every ordered pair of ranks.
+
+    Attributes:
+        delay: [N, N] one-way seconds; row = sender. The diagonal is not used.
+        bandwidth: [N, N] bit/s; infinity means a free link. The diagonal is not used.
+        machine: the machine of each rank, for ranks that share a network card; None when none do.
+        nic: bit/s of each machine's card, which all traffic to other machines passes; None when it never limits.
+
+    Raises:
+        ValueError: shapes that do not agree, negative or non-finite delays, bandwidths that are not positive.
+    """
+
+    delay: np.ndarray
+    bandwidth: np.ndarray
+    machine: tuple[int, ...] | None = None
+    nic: float | None = None
+
+    def __post_init__(self) -> None:
+        delay, bandwidth = np.array(self.delay, dtype=float), np.array(self.bandwidth, dtype=float)
+        if delay.ndim != 2 or delay.shape[0] != delay.shape[1] or delay.shape != bandwidth.shape:
+            raise ValueError(f"delay and bandwidth must be [N, N] alike; got {delay.shape} and {bandwidth.shape}")
+        np.fill_diagonal(delay, 0.0)
+        np.fill_diagonal(bandwidth, np.inf)
+        if not np.isfinite(delay).all() or (delay < 0).any():
+            raise ValueError("every delay must be a finite number of seconds, 0 or more")
+        if np.isnan(bandwidth).any() or (bandwidth <= 0).any():
+            raise ValueError("every bandwidth must be above 0 bit/s; leave a link out by giving it a tiny bandwidth")
+        if (self.machine is None) != (self.nic is None):
+            raise ValueError("give machine and nic together, or neither")
+        if self.machine is not None and (len(self.machine) != len(delay) or not self.nic or self.nic <= 0):
+            raise ValueError(f"machine needs one entry per rank ({len(delay)}) and nic must be above 0 bit/s")
+        delay.flags.writeable = bandwidth.flags.writeable = False
+        object.__setattr__(self, "delay", delay)
+        object.__setattr__(self, "bandwidth", bandwidth)
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return len(self.delay)
+
+    @classmethod
+    def uniform(cls, size: int, delay: float, bandwidth: float) -> "LinkTable":
+        """The same delay (s) and bandwidth (bit/s) between any two ranks."""
+        return cls(np.full((size, size), delay), np.full((size, size), bandwidth))
+
+    @classmethod
+    def of_regions(cls, regions: Sequence[Any], inside: tuple[float, float], across: tuple[float, float]) -> "LinkTable":
+        """One (delay s, bandwidth bit/s) between ranks of one region, another between regions; a label per rank."""
+        label = np.asarray(regions)
+        same = label[:, None] == label[None, :]
+        return cls(np.where(same, inside[0], across[0]), np.where(same, inside[1], across[1]))
+
+    @classmethod
+    def from_network(cls, network: HasLinks) -> "LinkTable":
+        """The links of an object with ``delay`` in seconds and ``bandwidth`` in Gbit/s."""
+        return cls(network.delay, np.asarray(network.bandwidth) * 1e9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; an infinite bandwidth becomes None."""
+        bandwidth = [[None if np.isinf(b) else float(b) for b in row] for row in self.bandwidth]
+        return {"delay": self.delay.tolist(), "bandwidth": bandwidth,
+                "machine": list(self.machine) if self.machine is not None else None, "nic": self.nic}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "LinkTable":
+        """The inverse of :meth:`to_dict`."""
+        bandwidth = np.array([[np.inf if b is None else b for b in row] for row in plain["bandwidth"]])
+        machine = plain.get("machine")
+        return cls(np.array(plain["delay"]), bandwidth, tuple(machine) if machine is not None else None, plain.get("nic"))
+
+
+class Passage(NamedTuple):
+    """When a message enters its link, has left the sender, and may be read; seconds on the clock of ``now``."""
+
+    start: float
+    left: float
+    arrives: float
+
+
+class LinkClock:
+    """Until when each link is busy. The live group and any model of it share this rule, which reads no clock itself."""
+
+    def __init__(self, links: LinkTable, nic_file: Path | None = None) -> None:
+        """``nic_file``: shared by the processes of a group, needed when their ranks share network cards."""
+        self.links = links
+        self._busy = np.zeros((links.size, links.size))
+        cards = max(links.machine) + 1 if links.machine is not None else 0
+        self._cards = _SharedBusy(nic_file, cards) if nic_file and cards else _Busy(cards)
+
+    def send(self, src: int, dst: int, nbytes: int, now: float) -> Passage:
+        """Book a message of ``nbytes`` from ``src`` to ``dst`` handed over at ``now``."""
+        table, enters, through = self.links, now, now
+        if table.machine is not None and table.nic is not None and table.machine[src] != table.machine[dst]:
+            enters, through = self._cards.reserve(table.machine[src], nbytes * 8 / table.nic, now)
+        start = max(enters, self._busy[src, dst])
+        left = float(max(start + nbytes * 8 / table.bandwidth[src, dst], through))
+        self._busy[src, dst] = left
+        return Passage(float(start), left, left + float(table.delay[src, dst]))
+
+
+class _Busy:
+    """Busy-until times of the network cards, kept in this process."""
+
+    def __init__(self, cards: int) -> None:
+        self._until = [0.0] * cards
+
+    def reserve(self, card: int, seconds: float, now: float) -> tuple[float, float]:
+        start = max(now, self._until[card])
+        self._until[card] = start + seconds
+        return start, start + seconds
+
+
+class _SharedBusy:
+    """The same, in a file that all processes of the group map; a file lock makes a reservation atomic."""
+
+    def __init__(self, path: Path, cards: int) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if os.fstat(self._handle).st_size < 8 * cards:
+            os.ftruncate(self._handle, 8 * cards)
+        self._map = mmap.mmap(self._handle, 8 * cards)
+        self._until = np.frombuffer(self._map, dtype=np.float64)
+
+    def reserve(self, card: int, seconds: float, now: float) -> tuple[float, float]:
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        try:
+            start = max(now, float(self._until[card]))
+            self._until[card] = start + seconds
+        finally:
+            fcntl.flock(self._handle, fcntl.LOCK_UN)
+        return start, start + seconds
+
+
+@dataclass
+class _Send:
+    """A message on its way. ``left`` is when its link has carried it; :meth:`wait` returns then."""
+
+    work: dist.Work
+    staged: torch.Tensor
+    left: float
+
+    def wait(self) -> None:
+        self.work.wait()
+        _sleep_until(self.left)
+
+
+@dataclass
+class _Receive:
+    group: "EmulatedGroup"
+    work: dist.Work
+    staged: torch.Tensor
+    into: torch.Tensor
+    src: int
+    key: tuple[int, int]
+
+    def wait(self) -> torch.Tensor:
+        """Block until the message has arrived, by the emulated clock; returns the tensor it was read into.
+
+        Raises:
+            RuntimeError: messages of one (source, tag) came out of order, or with another size than asked for.
+        """
+        asked = time.monotonic()
+        self.work.wait()
+        came = time.monotonic()
+        stamp, sequence, nbytes, _ = self.staged[:_HEADER].view(torch.float64).tolist()
+        group = self.group
+        expected = group._received.get(self.key, 0)
+        if int(sequence) != expected or int(nbytes) != self.staged.numel() - _HEADER:
+            raise RuntimeError(f"message from rank {self.src}, tag {self.key[1]}: got number {int(sequence)} of {int(nbytes)} "
+                               f"bytes, expected number {expected} of {self.staged.numel() - _HEADER} bytes")
+        group._received[self.key] = expected + 1
+        group._late[self.src] += max(0.0, came - max(asked, stamp)) if stamp else 0.0
+        _sleep_until(stamp)
+        self.into.copy_(self.staged[_HEADER:].view(self.into.dtype).view(self.into.shape))
+        return self.into
+
+
+class EmulatedGroup:
+    """Point-to-point messages and the collectives built on them, over emulated links; one object per process.
+
+    Args:
+        links: a row and column per rank of ``group``; None sends at the speed of the real transport.
+        group: an initialised gloo process group; the default one when None.
+        nic_file: a path common to the processes of the group; needed when ``links`` has network cards.
+
+    Raises:
+        ValueError: a link table of another size than the group, or cards without ``nic_file``.
+    """
+
+    def __init__(self, links: LinkTable | None, group: dist.ProcessGroup | None = None, nic_file: Path | None = None) -> None:
+        self.rank, self.size, self.links, self._group = dist.get_rank(group), dist.get_world_size(group), links, group
+        if links is not None and links.size != self.size:
+            raise ValueError(f"the link table is for {links.size} ranks, the group has {self.size}")
+        if links is not None and links.nic is not None and nic_file is None:
+            raise ValueError("ranks that share network cards need nic_file, a path that all of them can open")
+        self._clock = LinkClock(links, nic_file) if links is not None else None
+        self._sent: dict[tuple[int, int], int] = {}
+        self._received: dict[tuple[int, int], int] = {}
+        self._pending: list[_Send] = []
+        self._bytes, self._messages = np.zeros(self.size, dtype=np.int64), np.zeros(self.size, dtype=np.int64)
+        self._seconds, self._late = np.zeros(self.size), np.zeros(self.size)
+
+    def isend(self, tensor: torch.Tensor, dst: int, tag: int = 0) -> _Send:
+        """Hand ``tensor`` (any shape, dtype and device) to the link towards ``dst``; it may be reused at once."""
+        payload = tensor.detach().to("cpu").contiguous().view(-1).view(torch.uint8)
+        nbytes, key = payload.numel(), (dst, tag)
+        number = self._sent.get(key, 0)
+        self._sent[key] = number + 1
+        now = time.monotonic()
+        passage = self._clock.send(self.rank, dst, nbytes, now) if self._clock else Passage(now, now, 0.0)
+        staged = torch.empty(_HEADER + nbytes, dtype=torch.uint8)
+        staged[:_HEADER].view(torch.float64).copy_(torch.tensor([passage.arrives, number, nbytes, 0], dtype=torch.float64))
+        staged[_HEADER:].copy_(payload)
+        self._bytes[dst] += nbytes
+        self._messages[dst] += 1
+        self._seconds[dst] += passage.left - passage.start
+        handle = _Send(dist.isend(staged, self._global(dst), group=self._group, tag=tag), staged, passage.left)
+        self._pending.append(handle)
+        return handle
+
+    def irecv(self, tensor: torch.Tensor, src: int, tag: int = 0) -> _Receive:
+        """Expect a message of ``tensor``'s shape and dtype from ``src``; ``wait()`` fills and returns ``tensor``.
+
+        Post it early, so that the real transport runs behind the emulated one.
+        """
+        staged = torch.empty(_HEADER + tensor.numel() * tensor.element_size(), dtype=torch.uint8)
+        work = dist.irecv(staged, self._global(src), group=self._group, tag=tag)
+        return _Receive(self, work, staged, tensor, src, (src, tag))
+
+    def all_reduce(self, tensor: torch.Tensor, ranks: Sequence[int] | None = None, *, mean: bool = False,
+                   tag: int = 1 << 20) -> torch.Tensor:
+        """Sum (or mean) of a contiguous ``tensor`` over ``ranks``, in place, by a sharded parameter server.
+
+        Each member owns 1/D of the elements: all others send it their part, it adds the parts in the order of ``ranks``
+        and sends the result back. A member so exchanges its shard twice with every other (paper 2206.01288, section 3.3).
+        All members end with identical bits. Every rank of ``ranks`` must call with the same arguments.
+        """
+        members = list(range(self.size)) if ranks is None else list(ranks)
+        if self.rank not in members:
+            raise ValueError(f"rank {self.rank} is not among {members}; only members call all_reduce")
+        shards = tensor.view(-1).tensor_split(len(members))
+        mine = members.index(self.rank)
+        peers = [(i, r) for i, r in enumerate(members) if r != self.rank]
+        parts = {i: self.irecv(torch.empty_like(shards[mine]), r, tag) for i, r in peers}
+        results = [self.irecv(shards[i], r, tag + 1) for i, r in peers]
+        for i, r in peers:
+            self.isend(shards[i], r, tag)
+        total = torch.zeros_like(shards[mine])
+        for i in range(len(members)):
+            total += shards[mine] if i == mine else parts[i].wait()
+        if mean:
+            total /= len(members)
+        shards[mine].copy_(total)
+        for _, r in peers:
+            self.isend(total, r, tag + 1)
+        for result in results:
+            result.wait()
+        return tensor
+
+    def barrier(self) -> None:
+        """Every rank tells every other that it is here, over the links: leave when the last such note has arrived."""
+        here = self._exchange(time.monotonic())
+        self.flush()
+        if self.links is not None:
+            _sleep_until(float((here + self.links.delay[:, self.rank]).max()))
+
+    def align(self, margin: float = 0.005) -> float:
+        """Not part of the emulated network: all ranks leave at one moment, which is returned (``time.monotonic()``)."""
+        start = float(self._exchange(time.monotonic()).max()) + margin
+        _sleep_until(start)
+        return start
+
+    def flush(self) -> None:
+        """Wait until the real transport has taken every message sent so far."""
+        for handle in self._pending:
+            handle.work.wait()
+        self._pending.clear()
+
+    def traffic(self) -> dict[str, list[float]]:
+        """Per peer: bytes and messages sent to it, seconds its link was busy, and seconds lost to the real transport.
+
+        ``late`` is how long this rank waited beyond the emulated arrival of messages from that peer; it has to be small
+        against the time measured, otherwise the machine is too slow or too busy for these links.
+        """
+        return {"bytes": self._bytes.tolist(), "messages": self._messages.tolist(), "busy": self._seconds.tolist(),
+                "late": self._late.tolist()}
+
+    def _exchange(self, value: float) -> np.ndarray:
+        mine = torch.tensor([value], dtype=torch.float64)
+        out = torch.empty(self.size, dtype=torch.float64)
+        dist.all_gather_into_tensor(out, mine, group=self._group)
+        return out.numpy()
+
+    def _global(self, rank: int) -> int:
+        return rank if self._group is None else dist.get_global_rank(self._group, rank)
+
+
+def _sleep_until(moment: float) -> None:
+    while (left := moment - time.monotonic()) > 0:
+        time.sleep(left)
+
+
+@dataclass(frozen=True)
+class LinkCheck:
+    """One timed message over one emulated link: seconds measured and by arithmetic, ``delay + bits / bandwidth``."""
+
+    nbytes: int
+    delay: float
+    bandwidth: float
+    measured: float
+    ideal: float
+
+
+def measure_link(nbytes: int = 10_000_000, bandwidth: float = 100e6, delay: float = 0.02, *, repetitions: int = 3,
+                 timeout: float = 120.0) -> list[LinkCheck]:
+    """Send a message over an emulated link between two processes and time it: is the emulation accurate here?
+
+    10 MB over 100 Mbit/s take 0.8 s plus the delay.
+
+    Raises:
+        LaunchError: the two processes failed or took longer than ``timeout`` seconds.
+    """
+    payload = {"nbytes": nbytes, "bandwidth": bandwidth, "delay": delay, "repetitions": repetitions}
+    found = launch("sheaf.common.links", payload, processes=2, timeout=timeout)
+    return [LinkCheck(nbytes, delay, bandwidth, r["seconds"], delay + nbytes * 8 / bandwidth) for r in found]
+
+
+def _measure(payload: dict[str, Any], folder: Path, emit: Emit) -> None:
+    group = EmulatedGroup(LinkTable.uniform(2, payload["delay"], payload["bandwidth"]))
+    data = torch.zeros(payload["nbytes"], dtype=torch.uint8)
+    for _ in range(payload["repetitions"]):
+        receive = group.irecv(data, 0) if group.rank == 1 else None
+        start = group.align()
+        if receive is None:
+            group.isend(data, 1)
+        else:
+            receive.wait()
+            emit({"seconds": time.monotonic() - start})
+    group.flush()
+
+
+if __name__ == "__main__":
+    run_worker(_measure)
