@@ -10,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["find_leaks", "scrub_notebook", "scrub_text", "secret_values"]
+__all__ = ["SECRET_NAME", "find_leaks", "scrub_notebook", "scrub_text", "secret_values"]
 
 REDACTED = "<redacted>"
 SHORTEST_SECRET = 8  # shorter values ("1", "true", "none") stand in ordinary text
 
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
 # Credentials that are recognised by their own form, whatever the variable that holds them is called.
 _SECRET_FORMS = re.compile(
     r"\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}|\bhf_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
@@ -29,7 +29,7 @@ _HOMES = re.compile(_START + r"(?:/home/|/Users/)[\w.-]+" + _END)
 
 def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
     """Values of the variables whose name speaks of a key, token, secret or password; the longest first."""
-    found = {v.strip() for k, v in (os.environ if environ is None else environ).items() if _SECRET_NAME.search(k)}
+    found = {v.strip() for k, v in (os.environ if environ is None else environ).items() if SECRET_NAME.search(k)}
     return sorted((v for v in found if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
 
 

@@ -179,12 +179,12 @@ def load_paper(paper: str, root: Path | None = None) -> Paper:
         raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{shown}: not valid TOML: {error}; correct the file at that place") from None
+    except RecursionError:
+        raise SpecError(f"{shown}: not valid TOML: nested too deeply; settings are at most a few tables deep") from None
     try:
         found = Paper.model_validate(raw)
     except ValidationError as error:
         raise _explain(error, shown) from None
-    except RecursionError:
-        raise SpecError(f"{shown}: nested too deeply; settings are at most a few tables deep") from None
     if found.paper.id != paper:
         raise SpecError(f"{shown}: paper.id: is {found.paper.id!r} but the folder is {paper!r}; make them equal")
     return found

@@ -108,7 +108,7 @@ def launch(
 
 
 def run_worker(main: Callable[[dict[str, Any], Path, Emit], None], *, message_timeout: float = 120.0) -> None:
-    """The body of a worker process: join the gloo group, call ``main(payload, folder, emit)``, report how it ended.
+    """The body of a worker process: join the gloo group, call ``main(payload, folder, emit)``, report how it ended, exit.
 
     Args:
         main: ``folder`` is shared by the group and read by nobody else; ``emit`` appends one record, from any rank.
@@ -135,6 +135,9 @@ def run_worker(main: Callable[[dict[str, Any], Path, Emit], None], *, message_ti
                   "traceback": traceback.format_exc()}
         (folder / f"error-{rank}.json").write_text(json.dumps(report), encoding="utf-8")
         raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written; taking the interpreter down in many processes at once costs seconds
 
 
 def _emit(record: dict[str, Any]) -> None:

@@ -1,0 +1,82 @@
+"""Files that a record names: only those inside its folder, only as they were recorded, and only a readable piece."""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from sheaf.artifact.record import file_digest
+
+__all__ = ["Preview", "check", "href", "inside", "preview"]
+
+COLUMNS = 24  # shown of a wide table
+CELL = 160  # characters shown of a long cell
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The top of a CSV file. ``rows`` and ``columns`` count what the file holds, not what is shown."""
+
+    header: list[str]
+    body: list[list[str]]
+    numeric: list[bool]
+    rows: int
+    columns: int
+
+
+def inside(folder: Path, name: object) -> Path | None:
+    """The file ``name`` of ``folder``; None when it is no file there, lies elsewhere or is reached through a link out."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
+    path = (folder / name).resolve()
+    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+
+
+def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]:
+    """The file if it is what was recorded, else None with what is wrong, in a sentence's second half."""
+    path = inside(folder, name)
+    if path is None:
+        return None, "its file is not in the results folder"
+    if file_digest(path) != sha256:
+        return None, "its file changed after it was recorded"
+    return path, ""
+
+
+def href(path: Path, page: Path) -> str:
+    """A relative address of ``path`` as seen from the page's file, safe to put in an attribute."""
+    return quote(Path(os.path.relpath(path.resolve(), page.parent.resolve())).as_posix())
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return text == ""
+    return True
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+
+
+def preview(path: Path, rows: int = 20) -> Preview:
+    """The first rows and columns of a CSV file, long cells cut.
+
+    Raises:
+        ValueError: the file is not CSV in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            body, total = [], 0
+            for line in lines:
+                total += 1
+                if total <= rows:
+                    body.append([_cut(cell) for cell in (line + [""] * len(header))[: min(len(header), COLUMNS)]])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name} is not a CSV file in UTF-8 ({error}); run its notebook again") from None
+    shown = header[:COLUMNS]
+    numeric = [bool(body) and all(_number(line[i]) for line in body) for i in range(len(shown))]
+    return Preview([_cut(cell) for cell in shown], body, numeric, total, len(header))
