@@ -21,9 +21,10 @@ def _papermill(job: dict[str, Any]) -> dict[str, Any]:
     # IPC sockets in a folder of this job's own: TCP ports are lost to races when many kernels start at once, and a
     # kernel that lost one hangs without a word. The client treats `ip` as the path that the socket names start with.
     config = Config({"KernelManager": {"transport": "ipc", "ip": job["sockets"] + "/k"}})
+    source, output = (job[name].replace("{", "{{").replace("}", "}}") for name in ("notebook", "output"))  # it formats paths
     try:
         papermill.execute_notebook(
-            job["notebook"], job["output"], parameters=job["parameters"], kernel_name="python3", config=config,
+            source, output, parameters=job["parameters"], kernel_name="python3", config=config,
             cwd=job["cwd"], progress_bar=False, log_output=True, start_timeout=120, autosave_cell_every=0,
         )  # fmt: skip
     except PapermillExecutionError as error:

@@ -16,9 +16,9 @@ Runs are cut off from what a reader's machine may hold: no ``SHEAF_DATA``, no ke
 folder that is thrown away. A kernel that dies is reported within seconds rather than at the cell's time limit.
 """
 
+import subprocess
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -44,8 +44,7 @@ class SandboxedKernel(RunningKernel):
         place = self._opened.enter_context(sandbox(project_root()))
         self.km = KernelManager(kernel_name=kernel_name, **place.manager)
         try:
-            with Path("/dev/null").open("w") as nowhere:
-                self.km.start_kernel(cwd=cwd, env=place.environment, stderr=nowhere)
+            self.km.start_kernel(cwd=cwd, env=place.environment, stderr=subprocess.DEVNULL)
             self.kc = self.km.client()
             self.kc.start_channels()
             self.kc.wait_for_ready(timeout=startup_timeout)
@@ -62,7 +61,8 @@ class SandboxedKernel(RunningKernel):
                 return super().get_message(stream, timeout=wait)
             except Empty:
                 if not self.km.is_alive():
-                    raise RuntimeError("the kernel died while this cell ran: out of memory, a crash, or os._exit") from None
+                    self.stop()  # nbval stops only kernels that live, and the sandbox would stay
+                    raise RuntimeError("the kernel died in this cell: out of memory, a crash, or os._exit") from None
                 if end is not None and time.monotonic() >= end:
                     raise
 
@@ -91,6 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if isinstance(item, nbval.plugin.IPyNbCell) and item.cell_num == 0:
-        if found := outputs.problems(item.parent.nb):
-            pytest.fail("\n".join(f"{says}; {fix}" for says, fix in found), pytrace=False)
+    if not isinstance(item, nbval.plugin.IPyNbCell) or item.cell_num > 0:
+        return
+    if found := outputs.problems(item.parent.nb):
+        pytest.fail("\n".join(f"{says}; {fix}" for says, fix in found), pytrace=False)

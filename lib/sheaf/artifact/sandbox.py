@@ -59,12 +59,12 @@ def sandbox(root: Path, environ: Mapping[str, str] | None = None) -> Iterator[Sa
     private = Path(tempfile.mkdtemp(prefix="sheaf-", dir=_short_tmp()))
     inherited = os.environ if environ is None else environ
     kept = {k: v for k, v in inherited.items() if k not in _UNSET and not SECRET_NAME.search(k)}
-    library = [str(root / "lib"), str(root / "kernels")]
+    library = [str(root / "lib"), str(root / "kernels"), inherited.get("PYTHONPATH", "")]
     environment = kept | _SET | {
         "SHEAF_ROOT": str(root),
         "SHEAF_RESULTS": results,
         "IPYTHONDIR": str(private / "ipython"),  # no start-up files
-        "PYTHONPATH": os.pathsep.join(library),
+        "PYTHONPATH": os.pathsep.join(filter(None, library)),
     }  # fmt: skip
     manager = {"kernel_spec_manager": _ThisPython(), "transport": "ipc", "ip": str(private / "k")}
     try:

@@ -101,7 +101,7 @@ class Study:
         self._note(id, "figure", {"file": file, "sha256": file_digest(self._folder / file), "note": note})
         show.figure(f"{id}: {entry.title}", fig)
 
-    def claim(self, id: str, samples: Sequence[float] | np.ndarray | pd.Series, *, note: str = "") -> Judgement:
+    def claim(self, id: str, samples: Sequence[float] | np.ndarray | pd.Series, *, note: str = "") -> None:
         """Judge a claim on its samples (one per seed, instance or cell, in the claim's unit), record and show the verdict.
 
         In a profile that paper.toml does not list for the claim the verdict is "out of reach".
@@ -123,7 +123,6 @@ class Study:
             "samples": values, "note": note, "seeds": self.seed,
         })  # fmt: skip
         show.claim(id, entry, found)
-        return found
 
     def missing(self, id: str, reason: str) -> None:
         """Record that an entry could not be made here, and why."""

@@ -31,6 +31,7 @@ from sheaf.common.launch import Emit, launch, run_worker
 __all__ = ["EmulatedGroup", "LinkCheck", "LinkClock", "LinkTable", "Passage", "measure_link"]
 
 _HEADER = 32  # bytes before the payload: arrival stamp, sequence number, payload bytes, unused; keeps 16-byte alignment
+_WARM_TAG = 1 << 21
 
 
 class HasLinks(Protocol):
@@ -313,6 +314,15 @@ class EmulatedGroup:
         _sleep_until(start)
         return start
 
+    def warm_up(self, nbytes: int = 1 << 20) -> None:
+        """Not part of the emulated network: exchange ``nbytes`` with every rank, so that no connection is new later on."""
+        out, came = torch.zeros(nbytes, dtype=torch.uint8), torch.empty(self.size, nbytes, dtype=torch.uint8)
+        peers = [self._global(r) for r in range(self.size) if r != self.rank]
+        works = [dist.irecv(came[i], peer, group=self._group, tag=_WARM_TAG) for i, peer in enumerate(peers)]
+        works += [dist.isend(out, peer, group=self._group, tag=_WARM_TAG) for peer in peers]
+        for work in works:
+            work.wait()
+
     def flush(self) -> None:
         """Wait until the real transport has taken every message sent so far."""
         for handle in self._pending:
@@ -329,9 +339,8 @@ class EmulatedGroup:
                 "late": self._late.tolist()}
 
     def _exchange(self, value: float) -> np.ndarray:
-        mine = torch.tensor([value], dtype=torch.float64)
         out = torch.empty(self.size, dtype=torch.float64)
-        dist.all_gather_into_tensor(out, mine, group=self._group)
+        dist.all_gather(list(out.split(1)), torch.tensor([value], dtype=torch.float64), group=self._group)
         return out.numpy()
 
     def _global(self, rank: int) -> int:
@@ -371,6 +380,7 @@ def measure_link(nbytes: int = 10_000_000, bandwidth: float = 100e6, delay: floa
 def _measure(payload: dict[str, Any], folder: Path, emit: Emit) -> None:
     group = EmulatedGroup(LinkTable.uniform(2, payload["delay"], payload["bandwidth"]))
     data = torch.zeros(payload["nbytes"], dtype=torch.uint8)
+    group.warm_up()
     for _ in range(payload["repetitions"]):
         receive = group.irecv(data, 0) if group.rank == 1 else None
         start = group.align()
