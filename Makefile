@@ -9,6 +9,7 @@ PROFILE  ?= laptop
 JOBS     ?=
 EXECUTOR ?= local
 SEED     ?= 0
+SEEDS    ?=
 FORCE    ?=
 PYTHON   ?= python3
 
@@ -21,7 +22,7 @@ PY := .venv/bin/python
 READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 endif
 export PYTHONPATH := lib:kernels
-export SEED
+export SHEAF_SEEDS := $(SEEDS)
 
 .PHONY: help reproduce test lab report bench kernels data lint clean store why status setup system unit slow notebooks-check
 
@@ -38,6 +39,7 @@ help: ## this page
 	@printf '    JOBS      notebooks at the same time                    (number of cores)\n'
 	@printf '    EXECUTOR  local or slurm                                (local)\n'
 	@printf '    SEED      base seed of every random draw                (0)\n'
+	@printf '    SEEDS     how many seeds, for narrower intervals        (as in paper.toml)\n'
 	@printf '    FORCE     1 runs again what is already up to date\n'
 	@printf '    SHEAF_DATA     folder of data that is not ours to ship  (data/external)\n'
 	@printf '    SHEAF_PYTHON   a prepared interpreter instead of .venv\n\n'

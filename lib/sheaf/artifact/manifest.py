@@ -17,11 +17,11 @@ from typing import Any
 
 from sheaf.artifact.paths import notebook_path, state_dir
 from sheaf.artifact.record import atomic_write
-from sheaf.artifact.sources import Sources, cpp_digest, text_digest
+from sheaf.artifact.sources import Sources, text_digest
 from sheaf.artifact.spec import Paper
 from sheaf.common.data import external_dir
 
-__all__ = ["Digests", "diff", "kernels_manifest", "notebook_manifest", "read_notebook"]
+__all__ = ["Digests", "diff", "notebook_manifest", "read_notebook"]
 
 Manifest = dict[str, str]
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "matplotlib")  # their versions count whether imported or not
@@ -53,7 +53,9 @@ class Digests:
         return found
 
     def save(self) -> None:
-        if self._new:
+        """Keep what was learnt; a checkout that cannot be written to is left alone, it costs only time."""
+        place = self._file.parent if self._file.parent.is_dir() else self._file.parent.parent
+        if self._new and os.access(place, os.W_OK):
             atomic_write(self._file, json.dumps(self._known))
             self._new = False
 
@@ -159,18 +161,6 @@ def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root:
         folder = external_dir(name)
         found |= _folder(folder, f"external/{name}", digests) if folder else {f"external/{name}": "absent"}
     return found
-
-
-def kernels_manifest(root: Path) -> Manifest:
-    """What the compiled kernels depend on: every C++ source and build script, torch, Python and the compiler."""
-    found = _versions(set()) | _kernel_environment()
-    folder = root / "kernels" / "sheaf_kernels"
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(root).as_posix()
-        if path.suffix in {".cpp", ".h", ".hpp", ".cu"}:
-            found[relative] = cpp_digest(path.read_text(encoding="utf-8"))
-    build = folder / "build.py"
-    return found | ({"kernels/sheaf_kernels/build.py": text_digest(build.read_bytes())} if build.is_file() else {})
 
 
 def diff(old: Manifest, new: Manifest) -> list[str]:

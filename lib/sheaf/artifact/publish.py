@@ -108,6 +108,8 @@ def clean_notebook(nb: dict[str, Any], job: Job) -> dict[str, Any]:
     nb["cells"] = [cell for cell in nb["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
     nb.get("metadata", {}).pop("papermill", None)
     for cell in nb["cells"]:
+        if "injected-parameters" in _tags(cell) and "id" in cell:
+            cell["id"] = "injected-parameters"  # papermill draws a new one in every run
         for key in ("papermill", "execution", "collapsed"):
             cell.get("metadata", {}).pop(key, None)
     return dict(scrub_notebook(nb, job.root))

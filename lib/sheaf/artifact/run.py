@@ -18,10 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from sheaf.artifact import publish as store
+from sheaf.artifact import publish
 from sheaf.artifact.manifest import Digests, Manifest, cell_source, notebook_manifest, read_notebook
 from sheaf.artifact.paths import notebook_path, results_dir, state_dir
-from sheaf.artifact.processes import JOB, end_marked, is_alive
+from sheaf.artifact.processes import JOB, RUN, end_marked, is_alive
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.scrub import scrub_text
 from sheaf.artifact.spec import SpecError, load_paper
@@ -123,7 +123,7 @@ def check_parameters(path: Path) -> None:
 
 def _environment(state: State, job: str, sockets: Path) -> dict[str, str]:
     root = state.root
-    threads = os.environ.get("SHEAF_THREADS") or str(cores())
+    threads = os.environ.get("SHEAF_THREADS") or os.environ.get("OMP_NUM_THREADS") or str(cores())
     given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(p)]
     ours = [str(root / "lib"), str(root / "kernels")]
     own = {
@@ -136,8 +136,9 @@ def _environment(state: State, job: str, sockets: Path) -> dict[str, str]:
         "JUPYTER_RUNTIME_DIR": str(sockets / "runtime"),
         "JUPYTER_PREFER_ENV_PATH": "1",  # a kernel called python3 in the home folder may be of another Python
     }
-    limits = {name: threads for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return {**limits, **os.environ, **own}
+    # set, not defaulted: Snakemake gives every job's shell limits of its own, equal to the rule's threads
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), threads)
+    return {**os.environ, **limits, **own}
 
 
 def _socket_folder() -> Path:
@@ -212,7 +213,7 @@ def _execute(state: State, seed: int, timeout: float, sockets: Path) -> dict[str
 
 
 def _failure(outcome: dict[str, Any], state: State, timeout: float) -> Failure | None:
-    cell = store.current_cell(state.work / "executed.ipynb")
+    cell = publish.current_cell(state.work / "executed.ipynb")
     where = str(cell) if cell else "a cell"
     number = cell.number if cell else None
     match outcome["status"]:
@@ -220,8 +221,8 @@ def _failure(outcome: dict[str, Any], state: State, timeout: float) -> Failure |
             return None
         case "raised":
             evalue = str(outcome["evalue"]).strip()
-            first = store.plain_text(evalue.splitlines()[0] if evalue else "")
-            trace = scrub_text(store.plain_text(outcome["traceback"]), state.root)
+            first = publish.plain_text(evalue.splitlines()[0] if evalue else "")
+            trace = scrub_text(publish.plain_text(outcome["traceback"]), state.root)
             return Failure(scrub_text(f"{where} raised {outcome['ename']}: {first}", state.root), trace, number)
         case "timeout":
             why = f"stopped at its limit of {timeout:g} s while {where} ran; raise timeout in paper.toml if it needs longer"
@@ -230,13 +231,17 @@ def _failure(outcome: dict[str, Any], state: State, timeout: float) -> Failure |
     return Failure(why, scrub_text(outcome.get("why", ""), state.root), number)
 
 
-def _write_failure(state: State, failure: Failure, job: store.Job) -> None:
-    executed = state.work / "executed.ipynb"
-    with contextlib.suppress(OSError, ValueError):  # nothing to keep when the kernel never started
-        nb = store.clean_notebook(read_notebook(executed), job)
-        atomic_write(state.failed_notebook, store.dump_notebook(nb))
+def _note_failure(state: State, failure: Failure) -> None:
     facts = asdict(failure) | {"when": datetime.now(UTC).isoformat(timespec="seconds"), "log": state.shown(state.log)}
     atomic_write(state.failed, json.dumps(facts, indent=1))
+
+
+def _write_failure(state: State, failure: Failure, job: publish.Job) -> None:
+    executed = state.work / "executed.ipynb"
+    with contextlib.suppress(OSError, ValueError):  # nothing to keep when the kernel never started
+        nb = publish.clean_notebook(read_notebook(executed), job)
+        atomic_write(state.failed_notebook, publish.dump_notebook(nb))
+    _note_failure(state, failure)
     if failure.traceback:
         print(failure.traceback, flush=True)
     print(f"sheaf: {state.name} failed: {failure.why}", flush=True)
@@ -244,7 +249,7 @@ def _write_failure(state: State, failure: Failure, job: store.Job) -> None:
 
 def _manifest(state: State, seed: int) -> Manifest:
     """The manifest that the launcher planned with; made here when the notebook is run by hand."""
-    if state.manifest.is_file() and os.environ.get(LAUNCHER):
+    if state.manifest.is_file() and os.environ.get(RUN):
         return dict(json.loads(state.manifest.read_text(encoding="utf-8")))
     digests = Digests(state.root)
     found = notebook_manifest(load_paper(state.paper, state.root), state.notebook, state.profile, seed, state.root, digests)
@@ -269,32 +274,42 @@ def run_notebook(root: Path, paper: str, notebook: str, profile: str, seed: int,
     spec = load_paper(paper, root)
     limit = timeout or float(spec.notebook(notebook).timeout)
     spec.settings(profile, notebook)
+    state = State(root, profile, paper, notebook)
+    try:
+        return _run(state, seed, limit)
+    except (ValueError, publish.PublishError, OSError) as error:
+        with contextlib.suppress(OSError):  # the message itself is printed by the command line in any case
+            _note_failure(state, Failure(str(error)))
+        raise
+
+
+def _run(state: State, seed: int, limit: float) -> int:
+    root, profile, paper, notebook = state.root, state.profile, state.paper, state.notebook
     if os.environ.get(LAUNCHER) and not is_alive(os.environ[LAUNCHER]):
         raise SpecError(f"{paper}/{notebook} not started: the run that asked for it is gone")
     check_parameters(notebook_path(paper, notebook, root))
-    state = State(root, profile, paper, notebook)
+    for file in (state.done, state.failed, state.failed_notebook, state.heartbeat):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
     target, shown = results_dir(profile, paper, root), shown_results(profile, paper, root)
-    store.probe_writable(target, shown)
+    publish.probe_writable(target, shown)
     manifest = _manifest(state, seed)
 
     shutil.rmtree(state.work, ignore_errors=True)
     (state.work / "results").mkdir(parents=True)
-    for file in (state.done, state.failed, state.failed_notebook, state.heartbeat):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
     started = time.time()
     _beat(state.heartbeat, event="start")
     sockets = _socket_folder()
     replace = {state.shown(state.work / "results"): shown}
-    job = store.Job(paper, notebook, state.work / "results", target, shown, root, replace)
+    job = publish.Job(paper, notebook, state.work / "results", target, shown, root, replace)
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         failure = _failure(_execute(state, seed, limit, sockets), state, limit)
         outputs: dict[str, str] = {}
         if failure is None:
             try:
-                outputs = store.publish(job, state.work / "executed.ipynb")
-            except store.PublishError as error:
+                outputs = publish.publish(job, state.work / "executed.ipynb")
+            except publish.PublishError as error:
                 failure = Failure(str(error))
         if failure is not None:
             _write_failure(state, failure, job)
@@ -306,6 +321,7 @@ def run_notebook(root: Path, paper: str, notebook: str, profile: str, seed: int,
         print(f"sheaf: {state.name} stored in {shown}, {facts['wall_s']:.0f} s", flush=True)
         return 0
     except _StopError as reason:
+        _beat(state.heartbeat, event="stopped")
         print(f"sheaf: {state.name} stopped: {reason}; nothing of it was stored", flush=True)
         return 143
     finally:

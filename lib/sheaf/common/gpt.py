@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ __all__ = ["GPT", "PRESETS", "GPTConfig", "flat_gradient", "next_token_loss", "s
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """Shape of a model: ``layers`` blocks of width ``width``, sequences of at most ``context`` tokens of ``vocab`` kinds."""
+    """Shape of a model: ``layers`` blocks of ``width``, sequences of at most ``context`` tokens of ``vocab`` kinds."""
 
     vocab: int
     context: int
@@ -74,8 +75,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A whole model, or one stage of it.
 
-    Every part draws its initial weights from a generator of its own, seeded by ``seed`` and the part's place in the whole
-    model: a stage built alone in its process holds exactly the weights it has in the whole model, under the same names.
+    Every parameter draws its initial values from a generator of its own, seeded by ``seed`` and its name in the whole
+    model: a stage built alone in its process holds exactly the weights it has in the whole, under the same names.
 
     Args:
         config: of the whole model.
@@ -153,7 +154,7 @@ def split(layers: int, n: int) -> list[range]:
         raise ValueError(f"{layers} blocks cannot be cut into {n} stages; use 1 to {layers}")
     base, rest = divmod(layers, n)
     starts = [i * base + min(i, rest) for i in range(n + 1)]
-    return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(starts)]
 
 
 def flat_gradient(model: nn.Module) -> Tensor:

@@ -97,8 +97,8 @@ def launch(
                 _stop(group)
         tail.read()
         if late:
-            raise LaunchError(f"{processes} processes of {worker} did not finish within {timeout:g} s and were "
-                              f"stopped after {len(tail.found)} records; allow more time or ask for less work", tail.found)
+            raise LaunchError(f"{processes} processes of {worker} did not finish within {timeout:g} s and were stopped "
+                              f"after {len(tail.found)} records; allow more time or ask for less work", tail.found)
         if group.returncode != 0:
             rank, why, detail = _blame(folder)
             whom = f"rank {rank}" if rank is not None else "one"
@@ -108,7 +108,7 @@ def launch(
 
 
 def run_worker(main: Callable[[dict[str, Any], Path, Emit], None], *, message_timeout: float = 120.0) -> None:
-    """The body of a worker process: join the gloo group, call ``main(payload, folder, emit)``, report how it ended, exit.
+    """The body of a worker process: join the gloo group, call ``main(payload, folder, emit)``, report, exit.
 
     Args:
         main: ``folder`` is shared by the group and read by nobody else; ``emit`` appends one record, from any rank.
@@ -187,7 +187,7 @@ def _stop(group: subprocess.Popen[bytes]) -> None:
 
 
 def _blame(folder: Path) -> tuple[int | None, str, str]:
-    """The rank at fault, one phrase on why, and the detail: the first own error, before those of peers it took along."""
+    """The rank at fault, one phrase on why, and the detail: the first error of its own, not of peers it took along."""
     log = (folder / "log").read_text(encoding="utf-8", errors="replace")
     root = log[log.find("Root Cause"):] if "Root Cause" in log else ""
     named = re.search(r"rank\s*:\s*(\d+)", root)

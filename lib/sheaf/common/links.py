@@ -1,10 +1,10 @@
 """Emulated network links between processes of one machine: messages leave at link bandwidth and arrive after a delay.
 
 What is emulated. Every ordered pair of ranks has a link with a bandwidth and a one-way delay. A message waits until its
-link is free, occupies it for ``bits / bandwidth``, and may be read ``delay`` later. The sender computes that arrival time
-on the machine's monotonic clock, which all its processes share, and sends it along with the payload through gloo; the
-receiver holds the payload until then. So a process that sleeps costs nothing, and the times do not depend on how fast
-the real transport is, as long as it is faster than the emulated one (``traffic()["late"]`` says by how much it was not).
+link is free, occupies it for ``bits / bandwidth``, and may be read ``delay`` later. The sender computes that arrival
+time on the machine's monotonic clock, which all its processes share, and sends it along with the payload through gloo;
+the receiver holds the payload until then. So a process that waits costs nothing, and the times do not depend on how
+fast the real transport is, as long as it is faster than the emulated one (``traffic()["late"]``: seconds it was not).
 Links are full duplex and independent, unless ranks share a network card: then what leaves a machine also passes its
 card, first come, first served.
 
@@ -89,7 +89,9 @@ class LinkTable:
         return cls(np.full((size, size), delay), np.full((size, size), bandwidth))
 
     @classmethod
-    def of_regions(cls, regions: Sequence[Any], inside: tuple[float, float], across: tuple[float, float]) -> "LinkTable":
+    def of_regions(
+        cls, regions: Sequence[Any], inside: tuple[float, float], across: tuple[float, float],
+    ) -> "LinkTable":
         """One (delay s, bandwidth bit/s) between ranks of one region, another between regions; a label per rank."""
         label = np.asarray(regions)
         same = label[:, None] == label[None, :]
@@ -110,8 +112,8 @@ class LinkTable:
     def from_dict(cls, plain: dict[str, Any]) -> "LinkTable":
         """The inverse of :meth:`to_dict`."""
         bandwidth = np.array([[np.inf if b is None else b for b in row] for row in plain["bandwidth"]])
-        machine = plain.get("machine")
-        return cls(np.array(plain["delay"]), bandwidth, tuple(machine) if machine is not None else None, plain.get("nic"))
+        machine = tuple(plain["machine"]) if plain.get("machine") is not None else None
+        return cls(np.array(plain["delay"]), bandwidth, machine, plain.get("nic"))
 
 
 class Passage(NamedTuple):
@@ -210,8 +212,9 @@ class _Receive:
         group = self.group
         expected = group._received.get(self.key, 0)
         if int(sequence) != expected or int(nbytes) != self.staged.numel() - _HEADER:
-            raise RuntimeError(f"message from rank {self.src}, tag {self.key[1]}: got number {int(sequence)} of {int(nbytes)} "
-                               f"bytes, expected number {expected} of {self.staged.numel() - _HEADER} bytes")
+            raise RuntimeError(
+                f"message from rank {self.src}, tag {self.key[1]}: got number {int(sequence)} of {int(nbytes)} bytes, "
+                f"expected number {expected} of {self.staged.numel() - _HEADER} bytes")
         group._received[self.key] = expected + 1
         group._late[self.src] += max(0.0, came - max(asked, stamp)) if stamp else 0.0
         _sleep_until(stamp)
@@ -231,7 +234,9 @@ class EmulatedGroup:
         ValueError: a link table of another size than the group, or cards without ``nic_file``.
     """
 
-    def __init__(self, links: LinkTable | None, group: dist.ProcessGroup | None = None, nic_file: Path | None = None) -> None:
+    def __init__(
+        self, links: LinkTable | None, group: dist.ProcessGroup | None = None, nic_file: Path | None = None,
+    ) -> None:
         self.rank, self.size, self.links, self._group = dist.get_rank(group), dist.get_world_size(group), links, group
         if links is not None and links.size != self.size:
             raise ValueError(f"the link table is for {links.size} ranks, the group has {self.size}")
@@ -253,7 +258,8 @@ class EmulatedGroup:
         now = time.monotonic()
         passage = self._clock.send(self.rank, dst, nbytes, now) if self._clock else Passage(now, now, 0.0)
         staged = torch.empty(_HEADER + nbytes, dtype=torch.uint8)
-        staged[:_HEADER].view(torch.float64).copy_(torch.tensor([passage.arrives, number, nbytes, 0], dtype=torch.float64))
+        header = torch.tensor([passage.arrives, number, nbytes, 0], dtype=torch.float64)
+        staged[:_HEADER].view(torch.float64).copy_(header)
         staged[_HEADER:].copy_(payload)
         self._bytes[dst] += nbytes
         self._messages[dst] += 1
@@ -276,7 +282,7 @@ class EmulatedGroup:
         """Sum (or mean) of a contiguous ``tensor`` over ``ranks``, in place, by a sharded parameter server.
 
         Each member owns 1/D of the elements: all others send it their part, it adds the parts in the order of ``ranks``
-        and sends the result back. A member so exchanges its shard twice with every other (paper 2206.01288, section 3.3).
+        and sends the result back: two messages of 1/D in each direction between any two members (arXiv 2206.01288).
         All members end with identical bits. Every rank of ``ranks`` must call with the same arguments.
         """
         members = list(range(self.size)) if ranks is None else list(ranks)
@@ -315,7 +321,7 @@ class EmulatedGroup:
         return start
 
     def warm_up(self, nbytes: int = 1 << 20) -> None:
-        """Not part of the emulated network: exchange ``nbytes`` with every rank, so that no connection is new later on."""
+        """Not part of the emulated network: exchange ``nbytes`` with every rank, so that no connection is new later."""
         out, came = torch.zeros(nbytes, dtype=torch.uint8), torch.empty(self.size, nbytes, dtype=torch.uint8)
         peers = [self._global(r) for r in range(self.size) if r != self.rank]
         works = [dist.irecv(came[i], peer, group=self._group, tag=_WARM_TAG) for i, peer in enumerate(peers)]

@@ -114,9 +114,8 @@ def paired_ratio(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Int
             "a ratio needs positive samples; use paired_difference for values that may be zero or negative"
         )
     found = interval(np.log(x / y), "mean", confidence=confidence)
-    return Interval(
-        *(float(np.exp(v)) for v in (found.estimate, found.low, found.high)), found.n, f"{found.method}, log scale"
-    )
+    estimate, low, high = (float(np.exp(v)) for v in (found.estimate, found.low, found.high))
+    return Interval(estimate, low, high, found.n, f"{found.method}, log scale")
 
 
 def aggregate(frame: pd.DataFrame, by: Sequence[str], value: str, statistic: str = "mean") -> pd.DataFrame:

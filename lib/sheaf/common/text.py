@@ -9,8 +9,10 @@ from torch import Tensor
 __all__ = ["read_text_tokens", "synthetic_tokens", "windows"]
 
 
-def synthetic_tokens(sequences: int, length: int, *, vocab: int = 256, seed: int = 0, language: int = 0, branching: int = 8,
-                     exponent: float = 1.2) -> Tensor:
+def synthetic_tokens(
+    sequences: int, length: int, *, vocab: int = 256, seed: int = 0, language: int = 0, branching: int = 8,
+    exponent: float = 1.2,
+) -> Tensor:
     """Sequences of an order-2 Markov chain whose choices follow Zipf's law: there is something to learn at every order.
 
     The two tokens before choose one of ``vocab`` contexts; a context allows ``branching`` next tokens, taken with
@@ -30,8 +32,8 @@ def synthetic_tokens(sequences: int, length: int, *, vocab: int = 256, seed: int
         ValueError: an empty shape, or fewer than 2 tokens or 1 choice.
     """
     if sequences < 1 or length < 1 or vocab < 2 or branching < 1:
-        raise ValueError(f"a token stream needs sequences, length and branching >= 1 and vocab >= 2; got {sequences}, {length}, "
-                         f"{branching} and {vocab}")
+        raise ValueError(f"a token stream needs sequences, length and branching >= 1 and vocab >= 2; "
+                         f"got {sequences}, {length}, {branching} and {vocab}")
     rules, draws = np.random.default_rng([language, vocab]), np.random.default_rng([seed, 1])
     marginal = _zipf(vocab, exponent)
     table = rules.choice(vocab, size=(vocab, branching), p=marginal)
@@ -65,7 +67,7 @@ def windows(tokens: Tensor, sequences: int, length: int, *, seed: int = 0) -> Te
         ValueError: the stream is shorter than one window.
     """
     if len(tokens) < length:
-        raise ValueError(f"the text has {len(tokens)} tokens, a window needs {length}; give more text or shorter windows")
+        raise ValueError(f"the text has {len(tokens)} tokens, a window needs {length}; give more text, or shorten it")
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(tokens) - length + 1, (sequences,), generator=generator)
     return tokens[starts[:, None] + torch.arange(length)]

@@ -64,13 +64,16 @@ def _order(stages: int, micro_batches: int) -> tuple[tuple[int, bool, int], ...]
         for i in range(micro_batches - warm):
             queue += [(False, i + warm), (True, i)]
         queues.append(queue + [(True, i) for i in range(micro_batches - warm, micro_batches)])
-    at, done, found = [0] * stages, set(), []
+    at, done, found = [0] * stages, set[tuple[int, bool, int]](), list[tuple[int, bool, int]]()
     while len(found) < 2 * stages * micro_batches:
         for s, queue in enumerate(queues):
             while at[s] < len(queue):
                 back, i = queue[at[s]]
-                needs = (s + 1, True, i) if back and s + 1 < stages else (s - 1, False, i)
-                if (back and s + 1 < stages or not back and s > 0) and needs not in done:
+                if back:
+                    waits = s + 1 < stages and (s + 1, True, i) not in done
+                else:
+                    waits = s > 0 and (s - 1, False, i) not in done
+                if waits:
                     break
                 done.add((s, back, i))
                 found.append((s, back, i))
@@ -125,7 +128,7 @@ class RingSimulator:
         """
         data, stages, tensor = grid.shape
         if work.layers % stages or work.batch % (data * work.micro_batch):
-            raise ValueError(f"{work.layers} layers and a batch of {work.batch} do not split over P{stages} D{data}")
+            raise ValueError(f"{work.layers} layers and a batch of {work.batch} do not split over P{stages} D{data}; change one")
         p, layers = self.parameters, work.layers // stages
         speed = network.speed[grid].min(axis=2)
         per_layer = p.layer * work.width * work.micro_batch * layers / tensor / 4
@@ -154,11 +157,14 @@ class RingSimulator:
         """
         devices = len(order)
         if work.batch % (devices * work.micro_batch):
-            raise ValueError(f"a batch of {work.batch} does not split over {devices} devices in micro-batches of {work.micro_batch}")
+            raise ValueError(
+                f"a batch of {work.batch} does not split over {devices} devices in micro-batches of {work.micro_batch}; "
+                "change the batch or the micro-batch"
+            )
         layer_bits = 16.0 * (12 * work.hidden**2 + 13 * work.hidden)
         # an all-gather or reduce-scatter is half an all-reduce
         half = float(self._ring(network, np.asarray(order)[None], layer_bits, machines)[0]) / 2
-        compute = (self.parameters.launch + work.layers * self.parameters.layer * work.width * work.micro_batch)
+        compute = self.parameters.launch + work.layers * self.parameters.layer * work.width * work.micro_batch
         passes = work.batch // (devices * work.micro_batch)
         return passes * (compute / float(network.speed[order].min()) + 3 * work.layers * half)
 

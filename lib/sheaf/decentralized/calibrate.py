@@ -18,10 +18,12 @@ from sheaf.decentralized.simulate import Parameters, sweep
 from sheaf.decentralized.workload import Workload
 
 __all__ = [
-    "FITTED", "OUTLIER", "Fit", "bootstrap", "fit", "fit_ring", "leave_one_out", "megatron_uniform", "predict_ring", "predict_uniform",
+    "FITTED", "OUTLIER", "Fit", "bootstrap", "fit", "fit_ring", "leave_one_out", "megatron_uniform", "predict_ring",
+    "predict_uniform",
 ]
 
-FITTED = ("launch", "layer", "update", "goodput", "occupancy", "contention")  # Parameters.barrier stays 1: its form has no free factor
+# Parameters.barrier is not among them and stays 1: its form has no free factor
+FITTED = ("launch", "layer", "update", "goodput", "occupancy", "contention")
 FITTED_RING = ("launch", "layer", "latency", "goodput")
 OUTLIER = 591.65  # seconds, Megatron P2T4 at 40 layers: a typing slip, left out of the fit
 _STAGES = 8
@@ -68,7 +70,7 @@ def _job(experiment: str, column: str) -> _Row:
 
 
 def predict_uniform(parameters: Parameters, timings: pd.DataFrame) -> np.ndarray:
-    """[rows] seconds that the simulator gives for uniform networks; the same numbers as `Simulator.iteration`, for many rows at once.
+    """[rows] seconds on uniform networks: the numbers of `Simulator.iteration`, for many rows at once.
 
     Args:
         timings: columns experiment, column, delay_ms, bandwidth_gbps, as `uniform_timings` returns them.
@@ -175,8 +177,10 @@ def leave_one_out(by: str = "network") -> pd.DataFrame:
     best, found = fit().parameters, []
     for name in key.unique():
         held = rows[key == name].reset_index(drop=True)
-        error = np.log(predict_uniform(_solve(rows[key != name].reset_index(drop=True), best), held) / held["seconds"])
-        found.append({"left_out": name, "cells": len(held), "rms": float(np.sqrt(np.mean(error**2))), "bias": float(error.mean())})
+        others = _solve(rows[key != name].reset_index(drop=True), best)
+        error = np.log(predict_uniform(others, held) / held["seconds"].to_numpy())
+        rms = float(np.sqrt(np.mean(error**2)))
+        found.append({"left_out": name, "cells": len(held), "rms": rms, "bias": float(error.mean())})
     return pd.DataFrame(found)
 
 
@@ -193,20 +197,20 @@ def predict_ring(parameters: RingParameters, timings: pd.DataFrame) -> np.ndarra
     """[rows] seconds of Megatron P x T x D at batch 1024 on uniform networks, by the same recurrence as `RingSimulator`."""
     seconds = np.empty(len(timings))
     rows = timings.reset_index(drop=True)
-    for stages, members in rows.groupby("P").groups.items():
-        at = np.asarray(members)
-        part = rows.loc[at]
+    for stages in sorted({int(p) for p in rows["P"]}):
+        at = np.flatnonzero(rows["P"].to_numpy() == stages)
+        part = rows.iloc[at]
         count = 1024 // int(part["D"].iloc[0])
-        tensor, layers = part["T"].to_numpy(dtype=float), part["layers"].to_numpy(dtype=float) / int(stages)
+        tensor, layers = part["T"].to_numpy(dtype=float), part["layers"].to_numpy(dtype=float) / stages
         delay, wire = part["delay_ms"].to_numpy() / 1e3, parameters.goodput * part["bandwidth_gbps"].to_numpy() * 1e9
         bits = Workload().activation_bits
         reduce = 2 * (tensor - 1) / tensor * bits / wire + 2 * (tensor - 1) * delay
         each = parameters.layer * layers / tensor / 4
         forward = parameters.launch / 2 + each + 2 * layers * reduce
         backward = parameters.launch / 2 + 3 * each + 4 * layers * reduce
-        hops = np.repeat((bits / wire + parameters.latency * delay)[:, None], int(stages) - 1, axis=1)
-        spread = (np.repeat(cost[:, None], int(stages), axis=1) for cost in (forward, backward))
-        pipeline = one_forward_one_backward(*spread, hops, hops, count)
+        hops = np.repeat((bits / wire + parameters.latency * delay)[:, None], stages - 1, axis=1)
+        forward, backward = (np.repeat(cost[:, None], stages, axis=1) for cost in (forward, backward))
+        pipeline = one_forward_one_backward(forward, backward, hops, hops, count)
         work = Workload()
         held = (layers * (12 * work.hidden**2 + 13 * work.hidden) + (work.vocabulary + work.seq) * work.hidden) / tensor
         data = part["D"].to_numpy(dtype=float)

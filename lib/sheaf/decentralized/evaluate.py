@@ -9,6 +9,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 from sheaf.decentralized.baselines import RingParameters, RingSimulator, rank_grid
 from sheaf.decentralized.calibrate import fit, fit_ring
@@ -18,8 +19,8 @@ from sheaf.decentralized.simulate import Machines, Parameters, Simulator
 from sheaf.decentralized.workload import SETTINGS, Workload
 
 __all__ = [
-    "A40_SPEED", "MARKED_ARMS", "bounds", "evaluate", "fluidstack_cells", "ordering", "random_grids", "scheduled_grid", "score",
-    "spearman", "speedup_samples", "sweep_settings",
+    "A40_SPEED", "MARKED_ARMS", "bounds", "evaluate", "fluidstack_cells", "implied_card", "ordering", "random_grids",
+    "scheduled_grid", "score", "spearman", "speedup_samples", "sweep_settings",
 ]
 
 MARKED_ARMS = ("DTFM-scheduled", "DTFM-random")  # the arms with a pass mark; the others are reported
@@ -29,7 +30,7 @@ _SEEDS = (2022, 2023, 2024)
 
 
 def scheduled_grid(case: int) -> np.ndarray:
-    """[8, 8] devices of the placement that the runs used (section 3.5 of the notes).
+    """[8, 8] devices of the placement that the runs used.
 
     Cases 1, 3, 4, 5: device i has rank i, so a pipeline sits in one machine or region. Case 2: four single-GPU machines,
     then one machine with four GPUs.
@@ -53,7 +54,7 @@ def random_grids() -> dict[int, np.ndarray]:
 
 
 def _arm_seconds(
-    arm: str, case: int, work: Workload, network: Network, own: Simulator, ring: RingSimulator,
+    arm: str, case: int, work: Workload, network: Network, own: Simulator, ring: RingSimulator, zero3: int,
 ) -> dict[int | None, float]:
     """Predicted seconds of one cell: seed -> seconds, None for an arm without a map."""
     machines, natural = Machines.case(case), np.arange(64)
@@ -69,24 +70,24 @@ def _arm_seconds(
         stages, tensor = {"Megatron-P4T2": (4, 2), "Megatron-P2T4": (2, 4), "Megatron-T8": (1, 8)}[arm]
         return {None: ring.pipeline(network, rank_grid(natural, stages, tensor), work, machines)}
     if arm == "DeepSpeed-ZeRO3":
-        return {s: ring.zero3(network, d, work, machines) for s, d in _ranked().items()}
+        return {s: ring.zero3(network, d, replace(work, micro_batch=zero3), machines) for s, d in _ranked().items()}
     raise ValueError(f"system {arm!r} has no prediction; see the systems of sheaf.decentralized.published.iteration_seconds")
 
 
 def evaluate(
     cases: Iterable[int] = (1, 2, 3, 4, 5), settings: Iterable[str] = SETTINGS, arms: Sequence[str] | None = None,
-    parameters: Parameters | None = None, ring: RingParameters | None = None,
+    parameters: Parameters | None = None, ring: RingParameters | None = None, zero3_micro_batch: int = 1,
 ) -> pd.DataFrame:
     """Every published cell beside its prediction.
 
     Args:
         arms: systems; None = all that were measured.
         parameters, ring: constants; None = fitted here on the uniform timings.
+        zero3_micro_batch: sequences per device and pass of ZeRO-3. The runs do not say; 16 is one pass at a batch of 1024.
 
     Returns:
         case, setting, arm, seed, measured, predicted (seconds), error (predicted / measured - 1). An arm without a map is
-        predicted once and stands beside each of its measured runs. ZeRO-3 is predicted for micro-batches of one sequence,
-        which is an assumption: the runs do not say.
+        predicted once and stands beside each of its measured runs.
     """
     own = Simulator(parameters if parameters is not None else fit().parameters)
     rings = RingSimulator(ring if ring is not None else fit_ring()[0])
@@ -97,7 +98,7 @@ def evaluate(
         for (setting, arm), cell in times.groupby(["setting", "system"], sort=False):
             if arms is not None and arm not in arms:
                 continue
-            seconds = _arm_seconds(str(arm), case, Workload.setting(str(setting)), network, own, rings)
+            seconds = _arm_seconds(str(arm), case, Workload.setting(str(setting)), network, own, rings, zero3_micro_batch)
             predicted = [seconds[None] if None in seconds else seconds[int(s)] for s in cell["seed"]]
             frames.append(pd.DataFrame({
                 "case": case, "setting": setting, "arm": arm, "seed": cell["seed"].astype("Int64").to_numpy(),
@@ -171,7 +172,8 @@ def ordering(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sweep_settings(
-    case: int, layers: Sequence[int] = (24, 32, 40), batches: Sequence[int] = (1024, 2048, 4096), parameters: Parameters | None = None,
+    case: int, layers: Sequence[int] = (24, 32, 40), batches: Sequence[int] = (1024, 2048, 4096),
+    parameters: Parameters | None = None,
 ) -> pd.DataFrame:
     """What the schedule buys as batch and depth grow: layers, batch, seed, scheduled, random (seconds), speedup."""
     own = Simulator(parameters if parameters is not None else fit().parameters)
@@ -182,13 +184,19 @@ def sweep_settings(
             best = own.iteration(network, scheduled_grid(case), work, machines).seconds
             for seed, grid in random_grids().items():
                 other = own.iteration(network, grid, work, machines).seconds
-                rows.append({"layers": depth, "batch": batch, "seed": seed, "scheduled": best, "random": other, "speedup": other / best})
+                rows.append({
+                    "layers": depth, "batch": batch, "seed": seed, "scheduled": best, "random": other, "speedup": other / best,
+                })
     return pd.DataFrame(rows)
 
 
 def bounds(case: int, work: Workload, parameters: Parameters | None = None) -> dict[str, float]:
-    """Seconds that no placement beats: "peak" (all GPUs at peak), "compute" (calibrated stage times, no network) and "link" (the
-    iteration's activations through the fastest link there is, one direction after the other)."""
+    """Lower bounds on an iteration's seconds.
+
+    Returns:
+        "peak": all GPUs at peak, a bound on any run. "compute": stage times as calibrated, a free network; and "link": the
+        activations through the fastest link there is, one direction after the other. The last two bound the simulator.
+    """
     found = parameters if parameters is not None else fit().parameters
     network = load_case(case, "tc")
     off = ~np.eye(network.size, dtype=bool)
@@ -200,6 +208,32 @@ def bounds(case: int, work: Workload, parameters: Parameters | None = None) -> d
         "compute": work.steps * (work.per_step + fill) * (forward + backward),
         "link": 2 * work.steps * work.per_step * wire,
     }
+
+
+def implied_card(case: int = 1, parameters: Parameters | None = None) -> float:
+    """Gbit/s of a network card that would make the random maps' mean log error zero in case 1 or 2; a diagnosis, fitted after
+    the fact on the very cells it explains, and used for no prediction.
+
+    Raises:
+        ValueError: another case, where the matrix and not the card sets the pace.
+    """
+    if case not in (1, 2):
+        raise ValueError(f"case {case!r} has no shared card; use 1 or 2")
+    own = Simulator(parameters if parameters is not None else fit().parameters)
+    network, given = load_case(case, "tc"), Machines.case(case)
+    times = iteration_seconds(case)
+    times = times[times["system"] == "DTFM-random"]
+    measured = dict(zip(zip(times["setting"], times["seed"].astype(int), strict=True), times["seconds"], strict=True))
+
+    def error(card: float) -> float:
+        machines = replace(given, nic=np.full_like(given.nic, card))
+        logs = [
+            np.log(own.iteration(network, grid, Workload.setting(label), machines).seconds / measured[label, seed])
+            for label in SETTINGS for seed, grid in random_grids().items()
+        ]
+        return float(np.mean(logs))
+
+    return float(brentq(error, 1.0, 100.0, xtol=0.01))
 
 
 def _fluidstack_random(kind: str, seed: int, gpus: int) -> np.ndarray:

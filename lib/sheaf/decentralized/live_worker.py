@@ -58,8 +58,8 @@ class Workload:
 
     @property
     def config(self) -> GPTConfig:
-        return GPTConfig.from_name("tiny-live", vocab=self.vocab, context=self.length, width=self.width, heads=self.heads,
-                                   layers=self.layers_per_stage * self.stages)
+        return GPTConfig.from_name("tiny-live", vocab=self.vocab, context=self.length, width=self.width,
+                                   heads=self.heads, layers=self.layers_per_stage * self.stages)
 
     def activation_bytes(self, itemsize: int = 4) -> int:
         """Bytes of one micro-batch's activations between two stages."""
@@ -80,11 +80,12 @@ def build_stage(workload: Workload, stage: int, dtype: torch.dtype = torch.float
 
 
 def batch(workload: Workload, pipeline: int, step: int, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What one pipeline trains on in one iteration: tokens and the tokens that follow, [micro-batches, micro-batch, length]."""
+    """What one pipeline trains on in one iteration: tokens and those that follow, [micro-batches, micro-batch, length]."""
     sequences = workload.micro_batches * workload.micro_batch
     seed = (workload.seed * 10_007 + step) * 101 + pipeline
     if text is None:
-        tokens = synthetic_tokens(sequences, workload.length + 1, vocab=workload.vocab, seed=seed, language=workload.seed)
+        tokens = synthetic_tokens(sequences, workload.length + 1, vocab=workload.vocab, seed=seed,
+                                  language=workload.seed)
     else:
         tokens = windows(text, sequences, workload.length + 1, seed=seed)
     tokens = tokens.view(workload.micro_batches, workload.micro_batch, workload.length + 1)
@@ -149,9 +150,9 @@ class Member:
             if self.before is not None:
                 group.isend(entered[m].grad, self.before, count + m)
         backward = time.monotonic()
+        flat = flat_gradient(self.model)
         group.barrier()
         exchange = time.monotonic()
-        flat = flat_gradient(self.model)
         if len(self.peers) > 1:
             group.all_reduce(flat, self.peers)
         synchronised = time.monotonic()

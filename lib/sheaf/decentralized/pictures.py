@@ -79,5 +79,5 @@ def heat_maps(networks: dict[str, Network], what: str) -> Figure:
             ax, matrix, bounds=DELAY_BOUNDS if what == "delay" else BANDWIDTH_BOUNDS, bar=last, groups=names,
             unit="ms" if what == "delay" else "Gbit/s", cmap="cividis" if what == "delay" else "cividis_r",
         )  # fmt: skip
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=8)
     return fig

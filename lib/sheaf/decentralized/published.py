@@ -66,7 +66,10 @@ def throughput_table(case: int | str, value: str = "pflops") -> pd.DataFrame:
 
 
 def uniform_timings() -> pd.DataFrame:
-    """The 85 timings of the paper's system on one uniform network at a time: experiment, delay_ms, bandwidth_gbps, column, seconds."""
+    """The 85 timings of the paper's system on one uniform network at a time.
+
+    Columns experiment, delay_ms, bandwidth_gbps, column (layers of a stage, batch or data-parallel mode), seconds.
+    """
     return _read("measured/dtfm_homogeneous_microbench.csv").copy()
 
 
@@ -91,12 +94,18 @@ def point_to_point() -> pd.DataFrame:
 
 
 def convergence() -> pd.DataFrame:
-    """Figure 4 as stored by the authors: scheduler (our, hybrid, random), case, repetition, trial, best_cost; thinned after trial 200."""
+    """Figure 4 as stored by the authors: scheduler (our, hybrid, random), case, repetition, trial, best_cost.
+
+    Every trial up to 200, then every tenth.
+    """
     return _read("convergence/convergence_may2022.csv.gz").astype({"case": int})
 
 
 def convergence_ends() -> pd.DataFrame:
-    """The last best cost of every stored trace with the traffic constants behind it: case, scheduler, repetition, cost, c_pp_gb, c_dp_gb."""
+    """The last best cost of every stored trace, with the traffic constants behind it.
+
+    Columns case, scheduler, repetition, cost, c_pp_gb, c_dp_gb.
+    """
     return _read("published/F4_end_values.csv").merge(_read("published/F4_constants.csv"), on="case").astype({"case": int})
 
 
@@ -120,8 +129,9 @@ def speedups(claim: str) -> pd.DataFrame:
         C8: over DeepSpeed, both kinds. C9: FluidStack, two regions, over Megatron and over both random variants.
 
     Returns:
-        claim, case, setting, reading (what is divided), seed, ratio, reported_ratio. Equal seeds are paired; a run without a seed is paired
-        with all three seeds of the other. `reported_ratio` divides the published PFLOPS and is empty where a system has none.
+        claim, case, setting, reading (what is divided), seed, ratio, reported_ratio. Equal seeds are paired; a run without a
+        seed is paired with all three seeds of the other. `reported_ratio` divides the published PFLOPS and is empty where a
+        system has none.
 
     Raises:
         ValueError: the claim has no ratios here.

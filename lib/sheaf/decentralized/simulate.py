@@ -22,12 +22,17 @@ Form of the model, fixed before any of the five cases or the FluidStack cells wa
   in which the slowest link sets the pace: the uniform timings do not grow with the number of replicas, as they would
   if one server received every gradient by itself. "sharded" is the exchange of equation COMM_DP with factor
   ``contention``. Stage 0 also synchronises the embeddings. Runs used "central".
-* Barriers. A dissemination barrier in rank order (log2 of N rounds), scaled by ``barrier``; two a step, one at the end.
+* Barriers. A dissemination barrier in rank order (log2 of N rounds); two a step, one at the end.
 * Optimizer. ``update`` seconds per 1e9 parameters of the largest stage (master weights lie in CPU memory).
 
-A caution: the account of an earlier simulator's failures (cases 1-2 without a shared card, under-prediction of the
-scheduled case 5) was known when this form was written. Parameters are held out, the form is not wholly blind; the
-FluidStack cells are the cleaner test.
+Which terms to have was decided on the uniform timings by leaving networks and experiments out in turn: ``occupancy`` lowers
+the held-out error (rms 6.3 to 5.7 % over networks) and is fitted; a free factor on the barrier raises it (9.5 %), so the
+barrier keeps its plain form with factor 1.
+
+A caution: the published timings of the five cases had been read before, and so had an account of an earlier simulator's
+failures (cases 1-2 without a shared card, under-prediction of the scheduled case 5). Constants are held out; the form is
+not wholly blind. No term was changed after the first comparison with the cases. FluidStack, on other GPUs and another
+provider's network, is the cleaner test.
 """
 
 from dataclasses import dataclass, field
@@ -54,7 +59,7 @@ class Parameters:
         update: seconds per 1e9 parameters of the largest stage, once an iteration.
         goodput: share of the nominal bandwidth that carries payload.
         occupancy: share of a transfer's serialisation time taken from the compute of both its ends.
-        barrier: factor on the delay of a dissemination barrier.
+        barrier: factor on the delay of a dissemination barrier; 1 = the plain form, 0 = none. Not fitted.
         contention: factor on the sharded gradient exchange.
     """
 
@@ -147,7 +152,7 @@ class Iteration:
 
 
 def sweep(compute: np.ndarray, transfer: np.ndarray, delay: np.ndarray, micro_batches: int) -> tuple[np.ndarray, np.ndarray]:
-    """One direction of GPipe for P independent pipelines of S stages (section 3.8 of the notes).
+    """One direction of GPipe for P independent pipelines of S stages.
 
     start[s, i] = max(arrive[s, i], free[s]); the link sends in order; arrive[s+1, i] = sent[s, i] + delay. A recurrence
     x[i] = max(a[i], x[i-1]) + t has the closed form x[i] = (i + 1) t + max over k <= i of (a[k] - k t), so a whole row of
@@ -325,8 +330,10 @@ class Simulator:
         following = np.roll(grid, -1, axis=0)
         rate = pair_rates(network, grid, following, machines)
         delay = network.delay[grid, following]
-        # ring edge i leads from member i to i + 1; the reduce towards member 0 uses all but edge 0, the broadcast all but the last
-        return sum(self._wire(bits, rate[part].min(axis=0)) + delay[part].sum(axis=0) for part in (slice(1, None), slice(0, -1)))
+        # ring edge i leads from member i to i + 1: a reduce to member 0 leaves edge 0 out, a broadcast from it the last edge
+        reduce = self._wire(bits, rate[1:].min(axis=0)) + delay[1:].sum(axis=0)
+        broadcast = self._wire(bits, rate[:-1].min(axis=0)) + delay[:-1].sum(axis=0)
+        return reduce + broadcast
 
     def _wire(self, bits: np.ndarray, rate: np.ndarray) -> np.ndarray:
         return bits / (self.parameters.goodput * rate * 1e9)

@@ -58,7 +58,7 @@ class Workload:
             if value < (0 if name == "vocabulary" else 1):
                 raise ValueError(f"{name} = {value}; it must be positive")
         if self.layers % self.stages:
-            raise ValueError(f"{self.layers} layers do not split evenly over {self.stages} stages; use a multiple of {self.stages}")
+            raise ValueError(f"{self.layers} layers do not split over {self.stages} stages; use a multiple of {self.stages}")
         if self.batch % (self.pipelines * self.micro_batch):
             each = self.pipelines * self.micro_batch
             raise ValueError(
