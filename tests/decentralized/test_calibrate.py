@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from sheaf.decentralized import calibrate, published
 from sheaf.decentralized.baselines import RingParameters
 from sheaf.decentralized.network import Network
@@ -61,11 +62,11 @@ def test_held_out_networks_are_predicted_nearly_as_well():
 
 
 def test_bootstrap_interval_holds_the_estimate_and_repeats():
-    found = calibrate.bootstrap(20, seed=3)
+    found = calibrate.bootstrap(10, seed=3)
     assert list(found["parameter"]) == list(calibrate.FITTED)
     assert (found["low"] < found["high"]).all()
     assert ((found["low"] <= found["estimate"] * 1.05) & (found["high"] >= found["estimate"] * 0.95)).all()
-    pd.testing.assert_frame_equal(found, calibrate.bootstrap(20, seed=3))
+    pd.testing.assert_frame_equal(found, calibrate.bootstrap(10, seed=3))
 
 
 def test_many_rows_at_once_equal_the_simulator_one_by_one():
@@ -76,7 +77,8 @@ def test_many_rows_at_once_equal_the_simulator_one_by_one():
         row = rows.iloc[i]
         job = calibrate._job(row["experiment"], str(row["column"]))
         devices = job.work.pipelines * 8
-        network = Network.from_matrices(np.full((devices, devices), row["delay_ms"]), np.full((devices, devices), row["bandwidth_gbps"]))
+        delay, rate = (np.full((devices, devices), row[name]) for name in ("delay_ms", "bandwidth_gbps"))
+        network = Network.from_matrices(delay, rate)
         grid = np.arange(devices).reshape(-1, 8)
         assert Simulator(parameters, job.mode).iteration(network, grid, job.work).seconds == pytest.approx(fast[i])
 

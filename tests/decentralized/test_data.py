@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+
 from sheaf.common.data import data_dir, project_root
 
 FOLDER = data_dir("decentralized")
@@ -84,7 +85,7 @@ def test_the_cards_name_every_file_and_every_known_issue():
     assert card.startswith("---\n") and card.count("\n---\n") == 1
     for slip in ("335", "591.65", "5 ms", "10 ms", "124", "F4_constants"):
         assert slip in card
-    for name in SUMS:
+    for name in SUMS.keys() - {"./README.md"}:
         stem = name.split("/")[-1]
         pattern = re.sub(r"case\d_[a-z_]+?_(delay|bandwidth|regions)", r"\1", stem).split("_")[0]
         assert stem in card or pattern in card, name

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 from sheaf.decentralized import evaluate as ev
 from sheaf.decentralized.workload import SETTINGS, Workload
 
@@ -71,7 +72,8 @@ def test_scheduled_grid_uses_every_device_once():
 
 def test_other_systems_are_predicted_too():
     frame = ev.evaluate(cases=[1, 5], settings=["L24 B1024"])
-    assert {"Megatron-P4T2", "Megatron-T8", "Megatron-P8-placed", "Megatron-P8-random", "DeepSpeed-PP", "DeepSpeed-ZeRO3"} <= set(frame["arm"])
+    for arm in ("Megatron-P4T2", "Megatron-T8", "Megatron-P8-placed", "Megatron-P8-random", "DeepSpeed-PP", "DeepSpeed-ZeRO3"):
+        assert arm in set(frame["arm"])
     seconds = frame.groupby(["case", "arm"])["predicted"].mean()
     assert seconds[5, "Megatron-P8-random"] > seconds[5, "Megatron-P8-placed"] > seconds[5, "DTFM-scheduled"]
     assert seconds[5, "DeepSpeed-ZeRO3"] > 10 * seconds[5, "DTFM-scheduled"]

@@ -1,6 +1,7 @@
 """Loaders of the published tables, and the ratios behind the claims."""
 
 import pytest
+
 from sheaf.decentralized import published
 
 
@@ -18,8 +19,8 @@ def test_tables_have_their_rows():
 
 
 def test_a_loaded_frame_may_be_changed_without_harm():
-    published.pflops().loc[:, "pflops"] = 0
-    published.iteration_seconds().loc[:, "seconds"] = 0
+    for frame in (published.pflops(), published.iteration_seconds(), published.uniform_timings()):
+        frame[frame.columns[-1]] = 0
     assert published.pflops()["pflops"].min() > 0
     assert published.iteration_seconds()["seconds"].min() > 0
 
@@ -94,5 +95,5 @@ def test_c8_and_c9():
     lambda: published.fluidstack(4), lambda: published.iteration_seconds("9"), lambda: published.homogeneous("x"),
 ])
 def test_unknown_names_are_refused(call):
-    with pytest.raises(ValueError, match="unknown|no ratios|regions = 4"):
+    with pytest.raises(ValueError, match=r"unknown|no ratios|regions = 4"):
         call()

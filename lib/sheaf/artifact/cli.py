@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("data", _data, "check shipped data and say which external data is present")
     command = add("store", _store, "run notebooks at smoke size and store their outputs in notebooks/")
     command.add_argument("names", nargs="*", metavar="PAPER")
+    command.add_argument("--notebook", action="append", metavar="NAME", help="only this one; may be repeated")
+    command.add_argument("--refresh", action="store_true", help="write outputs that are not compared anew as well")
     command = add("bench", _bench, "kernels against their best baselines, and the cost of running notebooks")
     command.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run; 'overhead' is the runner's own (all)")
     return parser
@@ -154,7 +156,12 @@ def _data(args: argparse.Namespace, root: Path) -> int:
 def _store(args: argparse.Namespace, root: Path) -> int:
     from sheaf.artifact.store import store
 
-    return store(root, list(_named(args))) or 0
+    failed = 0
+    for paper in _named(args) or (None,):
+        for stored in store(paper, args.notebook or None, root, refresh=args.refresh):
+            print(f"{stored.file}: {stored.status}" + (f": {stored.why}" if stored.why else ""))
+            failed += stored.status == "failed"
+    return 1 if failed else 0
 
 
 def _bench(args: argparse.Namespace, root: Path) -> int:

@@ -19,7 +19,7 @@ from sheaf.decentralized.simulate import Machines, Parameters, Simulator
 from sheaf.decentralized.workload import SETTINGS, Workload
 
 __all__ = [
-    "A40_SPEED", "MARKED_ARMS", "bounds", "evaluate", "fluidstack_cells", "implied_card", "ordering", "random_grids",
+    "A40_SPEED", "MARKED_ARMS", "batch_steps", "bounds", "evaluate", "fluidstack_cells", "implied_card", "ordering", "random_grids",
     "scheduled_grid", "score", "spearman", "speedup_samples", "sweep_settings",
 ]
 
@@ -275,3 +275,21 @@ def fluidstack_cells(parameters: Parameters | None = None, ring: RingParameters 
             }))
     found = pd.concat(frames, ignore_index=True)
     return found.assign(error=found["predicted"] / found["measured"] - 1)
+
+
+def batch_steps(order: pd.DataFrame, case: int = 5) -> pd.DataFrame:
+    """Per depth and step to the next larger batch: whether the speed-up of the schedule grows, measured and predicted.
+
+    Args:
+        order: as `ordering` returns it.
+    """
+    part = order[order["case"] == case].copy()
+    part["layers"], part["batch"] = ([int(word[1:]) for word in column] for column in zip(*part["setting"].str.split(), strict=True))
+    rows = []
+    for depth, group in part.sort_values("batch").groupby("layers"):
+        for before, after in zip(group.to_dict("records"), group.to_dict("records")[1:], strict=False):
+            rows.append({
+                "layers": depth, "from": before["batch"], "to": after["batch"],
+                "measured_grows": after["measured"] > before["measured"], "predicted_grows": after["predicted"] > before["predicted"],
+            })  # fmt: skip
+    return pd.DataFrame(rows)

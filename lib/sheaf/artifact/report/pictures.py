@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from sheaf.artifact.report.text import number, plural, quantity
-from sheaf.artifact.report.view import SCRATCH, Claim, Row
+from sheaf.artifact.report.view import Claim, Row
 from sheaf.artifact.verdict import (
     INCONCLUSIVE,
     NO_VERDICT,
@@ -149,11 +149,8 @@ def _board_row(row: Row, top: float) -> tuple[list[Markup], float]:
 
 
 def board_svg(rows: Sequence[Row]) -> str:
-    """The score board as a picture of its own: its own background, one shape per claim, a legend. Same rows, same bytes.
-
-    Runs of the smoke profile are left out.
-    """
-    total = sum(c for row in rows for run in row.runs if run.profile not in SCRATCH for c in run.counts.values())
+    """The score board as a picture of its own: its own background, one shape per claim, a legend. Same rows, same bytes."""
+    total = sum(len(run.claims) for row in rows for run in row.runs)
     done = sum(bool(row.runs) for row in rows)
     parts = [Markup('<text x="24" y="38" class="big">Score board</text>')]
     parts.append(
