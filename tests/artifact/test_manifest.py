@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+from toy_project import Toy
 
-from conftest import Toy
 from sheaf.artifact.manifest import Digests, diff, notebook_manifest
 from sheaf.artifact.sources import Sources, cpp_digest, python_digests
 from sheaf.artifact.spec import load_paper
@@ -179,8 +179,8 @@ def test_a_damaged_digest_cache_is_made_anew(toy: Toy) -> None:
 def test_a_missing_or_broken_notebook_is_named(toy: Toy) -> None:
     path = toy.root / "notebooks" / "toy_a" / "01_first.ipynb"
     path.write_text("{}")
-    with pytest.raises(ValueError, match="toy_a/01_first.ipynb is not a readable notebook"):
+    with pytest.raises(ValueError, match=r"toy_a/01_first\.ipynb is not a readable notebook"):
         manifest(toy)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="01_first.ipynb is listed in paper.toml but does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"01_first\.ipynb is listed in paper.toml but does not exist"):
         manifest(toy)

@@ -54,6 +54,15 @@ def test_ranking_and_order(frame):
         assert gain[[f"L{layers} B{b}" for b in (1024, 2048, 4096)]].is_monotonic_increasing
 
 
+def test_batch_steps_compare_neighbouring_batches(frame):
+    order = ev.ordering(frame)
+    steps = ev.batch_steps(order)
+    assert len(steps) == 6 and steps["measured_grows"].all() and steps["predicted_grows"].all()
+    assert list(steps["from"]) == [1024, 2048] * 3
+    falling = order.assign(predicted=-order["predicted"])
+    assert not ev.batch_steps(falling)["predicted_grows"].any()
+
+
 def test_score_is_blind_to_row_order_and_catches_a_wrong_prediction(frame):
     shuffled = frame.sample(frac=1, random_state=0)
     key = ["case", "arm"]

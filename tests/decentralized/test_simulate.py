@@ -157,6 +157,18 @@ def test_central_gradients_do_not_grow_with_replicas_but_sharded_ones_do():
     assert seconds["central", 8] == pytest.approx(2 * 8 * work.gradient_bytes.max() / 2e9)
 
 
+def test_central_gradients_go_once_around_and_back_by_direction():
+    """Three replicas in a ring 0 -> 1 -> 2 -> 0: the reduce to 0 uses the last two edges, the broadcast the first two."""
+    work = Workload(layers=2, batch=24, stages=1, pipelines=3, vocabulary=0, accumulation=8)
+    grid = np.arange(3)[:, None]
+    for edge, uses in (((0, 1), 1), ((1, 2), 2), ((2, 0), 1), ((1, 0), 0), ((2, 1), 0)):
+        bandwidth = np.full((3, 3), 1e6)
+        bandwidth[edge] = 1.0
+        network = Network.from_matrices(np.zeros((3, 3)), bandwidth)
+        found = Simulator(PLAIN).gradient_seconds(network, grid, work).item()
+        assert found == pytest.approx(uses * 8 * work.gradient_bytes[0] / 1e9, abs=1e-3), edge
+
+
 def test_barrier_takes_log_rounds_and_prefers_near_neighbours():
     assert barrier_seconds(np.full((64, 64), 0.1), np.arange(64)) == pytest.approx(0.6)
     assert barrier_seconds(np.full((8, 8), 0.1), np.arange(1)) == 0

@@ -131,14 +131,19 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
         if spec.paper.id in made or not record.is_file():
             merge(spec.paper.id, options.profile, root)
             made.add(spec.paper.id)
-    index = results_dir(options.profile, "", root).parent / "index.html"
+    summary.failures(left, started, root)
+    summary.papers(specs, options.profile, root)
+    scratch = options.profile == "smoke"  # not kept in the repository, shown on a score board of its own
+    base = results_dir(options.profile, "", root)
+    index = (base if scratch else base.parent) / "index.html"
     if made or not index.is_file():
         from sheaf.artifact import report  # it brings jinja2 and nbconvert, which a run with nothing to do can spare
 
         report.build(root)
-        report.update_readme(root)
-    summary.failures(left, started, root)
-    summary.papers(specs, options.profile, root, time.time() - started)
+        if not scratch:
+            report.update_readme(root)
+    shown = index.relative_to(root).as_posix() if index.is_relative_to(root) else "results/index.html"
+    print(f"Score board: {shown}   ({time.time() - started:.0f} s)")
     if code and not left:
         print(f"sheaf: Snakemake ended with exit code {code}; see .sheaf/logs/snakemake.log", file=sys.stderr)
     return 1 if left or code else 0

@@ -54,9 +54,9 @@ def _frame(frame: pd.DataFrame, rows: int, caption: str) -> tuple[str, str]:
     indexed = not isinstance(frame.index, pd.RangeIndex)
     if indexed:
         shown.index = head.index
-    more = f"{caption}, first {rows} of {len(frame)} rows" if len(frame) > rows else caption
-    rich = f"<p><em>{html.escape(more)}</em></p>" + shown.to_html(index=indexed, border=0)
-    return f"{more}\n{shown.to_string(index=indexed)}", rich
+    more = ", ".join(filter(None, [caption, f"first {rows} of {len(frame)} rows" if len(frame) > rows else ""]))
+    rich = (f"<p><em>{html.escape(more)}</em></p>" if more else "") + shown.to_html(index=indexed, border=0)
+    return f"{more}\n{shown.to_string(index=indexed)}".lstrip(), rich
 
 
 def table(title: str, frame: pd.DataFrame, published: pd.DataFrame | None, note: str, rows: int) -> None:

@@ -13,6 +13,7 @@ __all__ = ["Sources", "cpp_digest", "python_digests", "text_digest"]
 
 PACKAGES = {"sheaf": "lib", "sheaf_kernels": "kernels"}
 MODULE = "top level"
+BESIDE = {".json", ".toml", ".csv", ".txt", ".yaml", ".html", ".js", ".css"}  # what a module may read from its own folder
 _MAGIC = re.compile(r"^\s*[%!?].*$", re.MULTILINE)
 # strings and character literals are kept, comments go: the alternatives are tried left to right at every position
 _CPP = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.DOTALL)
@@ -35,7 +36,7 @@ def _strip_docstrings(tree: ast.AST) -> None:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-                node.body = node.body[1:]
+                node.body = node.body[1:] or [ast.Pass()]
 
 
 def _parse(text: str) -> ast.Module | None:
@@ -182,7 +183,7 @@ class Sources:
                 todo += [(target, None) for target in parsed.lazy.values()]
             elif name is not None:
                 todo.append((parsed.lazy[name], name) if name in parsed.lazy else (f"{module}.{name}", None))
-        return {name: path for name, path in sorted(reached.items())}, outside
+        return dict(sorted(reached.items())), outside
 
     def digests(self, modules: Iterable[str]) -> dict[str, str]:
         """``<relative path>::<definition>`` -> digest for each module; other files beside a module count whole."""
@@ -200,7 +201,7 @@ class Sources:
             if folder.name == "artifact":  # its templates shape the report, not a notebook's results
                 continue
             for path in sorted(folder.iterdir()):
-                if path.is_file() and path.suffix in {".json", ".toml", ".csv", ".txt", ".yaml", ".html", ".js", ".css"}:
+                if path.is_file() and path.suffix in BESIDE:
                     found[path.relative_to(self.root).as_posix()] = text_digest(path.read_bytes())
         return found
 

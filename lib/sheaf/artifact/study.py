@@ -4,7 +4,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,6 +149,16 @@ class Study:
         from tqdm.auto import tqdm
 
         return iter(tqdm(items, desc=what, total=total, leave=False))
+
+    def counter(self, what: str, total: int) -> Callable[[object], None]:
+        """A function to call once for each finished piece, for work that calls back instead of being iterated."""
+        ticks = self.progress(range(total), what)
+        next(ticks, None)
+
+        def tick(_piece: object = None) -> None:
+            next(ticks, None)
+
+        return tick
 
     def verdicts(self) -> None:
         """Closing cell: write this notebook's part of the record and show what became of each of its entries.

@@ -68,9 +68,10 @@ def _row(spec: Paper, record: dict[str, Any]) -> list[str]:
     return [spec.paper.id, made("table"), made("figure"), *(str(verdicts[v]) for v in order), f"{spent:.0f} s"]
 
 
-def papers(specs: Sequence[Paper], profile: str, root: Path, seconds: float) -> None:
+def papers(specs: Sequence[Paper], profile: str, root: Path) -> None:
     """The closing table: what was made and judged of each paper, its time, and where to look."""
-    table = Table(title=f"profile {profile}", title_justify="left")
+    title = f"profile {profile}: tables and figures made/listed, claims by verdict"
+    table = Table(title=title, title_justify="left")
     for heading in ("paper", "tables", "figures", "reproduced", "not", "inconclusive", "out of reach", "no verdict", "time"):
         table.add_column(heading, justify="left" if heading == "paper" else "right")
     table.add_column("look at", overflow="fold")
@@ -80,5 +81,3 @@ def papers(specs: Sequence[Paper], profile: str, root: Path, seconds: float) -> 
     console = _console()
     console.print()
     console.print(table)
-    base = Path(shown_results(profile, "x", root)).parents[1].as_posix()
-    console.print(f"Score board: {base}/index.html   ({seconds:.0f} s; tables and figures: made/listed; claims: how many)")

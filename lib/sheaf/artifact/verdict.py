@@ -100,7 +100,12 @@ def judge(samples: Sequence[float], criterion: str | Criterion, statistic: str =
     except ValueError as error:
         return Judgement(NO_VERDICT, str(error), n=len(values))
     span = f"[{found.low:.4g}, {found.high:.4g}]"
-    what = "the exact value" if found.low == found.high else "the range" if statistic == "exact" else "the 95% interval"
+    if found.low == found.high:
+        what = "the exact value"
+    elif statistic == "exact":
+        what = "the range"
+    else:  # a median of very few samples has only their range, which covers less
+        what = f"the {found.method}" if found.method.startswith("range") else "the 95% interval"
     place = f"{found.estimate:.4g}" if found.low == found.high else span
     if rule.contains(found.low) and rule.contains(found.high):
         verdict, why = REPRODUCED, f"{what} {place} meets {rule.text}"

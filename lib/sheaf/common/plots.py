@@ -9,13 +9,15 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import BoundaryNorm, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 __all__ = [
     "COLOURS", "GREY", "INK", "blocks", "compare_points", "curves", "direct_label", "figure", "heat_map", "intervals",
-    "png_bytes", "svg_bytes",
+    "plain_log", "png_bytes", "svg_bytes",
 ]  # fmt: skip
 
 # Okabe and Ito's colour-blind safe set, without its black and yellow, which vanish on dark and on light pages.
@@ -77,6 +79,14 @@ def direct_label(ax: Axes, x: float, y: float, text: str, colour: str, *, dx: fl
     ax.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", color=colour, va="center", fontsize=8)
 
 
+def plain_log(axis: Axis, ticks: Sequence[float] = (1, 2, 5)) -> None:
+    """Make an axis logarithmic and write its ticks as plain numbers, 1, 2 and 5 per decade."""
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_locator(LogLocator(subs=tuple(ticks)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def intervals(
     ax: Axes,
     names: Sequence[str],
@@ -119,8 +129,8 @@ def compare_points(
         x, y, MARKERS[index % len(MARKERS)], color=COLOURS[index % len(COLOURS)], ms=5, alpha=0.8, label=name or None
     )
     if log:
-        ax.set_xscale("log")
-        ax.set_yscale("log")
+        plain_log(ax.xaxis)
+        plain_log(ax.yaxis)
     if not any(line.get_gid() == "equality" for line in ax.lines):
         ends = np.array([0.4, 2.5]) * [np.nanmin(x), np.nanmax(x)]
         ax.plot(ends, ends, color=GREY, lw=1, gid="equality", zorder=0)

@@ -81,7 +81,7 @@ def runtime(frame: pd.DataFrame) -> Figure:
             ax.errorbar(at, rows["measured"], yerr=bars, fmt="os"[k % 2], mfc="none", color=colour, capsize=2, ms=6, label=f"{name}, published")
             ax.plot(at, rows["predicted"], "os"[k % 2], color=colour, ms=3, label=f"{name}, simulated")
         _settings_axis(ax, settings)
-        ax.set_yscale("log")
+        plots.plain_log(ax.yaxis)
         ax.set_ylabel("s per iteration")
     axes[-1].legend(*axes[0].get_legend_handles_labels(), loc="center", fontsize=8)
     return fig
@@ -102,7 +102,7 @@ def fluidstack(frame: pd.DataFrame) -> Figure:
         ax.plot(rows["published s"], y, marker, mfc="none", mec=colour, ms=7)
         ax.plot(rows["simulated s"], y, marker, color=colour, ms=4, label=str(arm))
     ax.set_yticks(range(len(settings)), settings[::-1])
-    ax.set_xscale("log")
+    plots.plain_log(ax.xaxis)
     ax.set_xlabel("seconds per iteration; hollow: published, solid: simulated")
     ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
@@ -221,7 +221,7 @@ def growth(frame: pd.DataFrame) -> Figure:
     for k, (name, rows) in enumerate(frame.groupby("method", sort=False)):
         ax.plot(rows["devices"], rows["seconds"], plots.MARKERS[k % 6] + "-", color=plots.COLOURS[k % 6], label=str(name))
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
+    plots.plain_log(ax.yaxis, ticks=(1,))
     ax.set_xticks(sorted(frame["devices"].unique()), [str(n) for n in sorted(frame["devices"].unique())])
     ax.set(xlabel="devices", ylabel="seconds of one search")
     ax.legend(fontsize=8)

@@ -19,8 +19,8 @@ from sheaf.decentralized.simulate import Machines, Parameters, Simulator
 from sheaf.decentralized.workload import SETTINGS, Workload
 
 __all__ = [
-    "A40_SPEED", "MARKED_ARMS", "batch_steps", "bounds", "evaluate", "fluidstack_cells", "implied_card", "ordering", "random_grids",
-    "scheduled_grid", "score", "spearman", "speedup_samples", "sweep_settings",
+    "A40_SPEED", "MARKED_ARMS", "batch_steps", "bounds", "evaluate", "fluidstack_cells", "implied_card", "ordering",
+    "random_grids", "scheduled_grid", "score", "spearman", "speedup_samples", "sweep_settings",
 ]
 
 MARKED_ARMS = ("DTFM-scheduled", "DTFM-random")  # the arms with a pass mark; the others are reported
@@ -247,8 +247,8 @@ def _fluidstack_random(kind: str, seed: int, gpus: int) -> np.ndarray:
 def fluidstack_cells(parameters: Parameters | None = None, ring: RingParameters | None = None) -> pd.DataFrame:
     """FluidStack, two and three regions, measured and predicted, in the columns of `evaluate`.
 
-    The cleaner test: neither form nor constants saw these cells. Assumptions, all set beforehand: 32 or 48 A40 GPUs, two to a
-    machine with a 10 Gbit/s card; a GPU is ``A40_SPEED`` times a V100; scheduled pipelines stay in a region; the maps of the
+    The cleaner test: no term and no constant was set with these cells. Assumptions, all set beforehand: 32 or 48 A40 GPUs, two
+    to a machine with a 10 Gbit/s card; a GPU is ``A40_SPEED`` times a V100; scheduled pipelines stay in a region; the maps of the
     random arms were not published, so each seed draws one (fair = nodes shuffled, complete = GPUs shuffled).
     """
     own = Simulator(parameters if parameters is not None else fit().parameters)
@@ -284,12 +284,13 @@ def batch_steps(order: pd.DataFrame, case: int = 5) -> pd.DataFrame:
         order: as `ordering` returns it.
     """
     part = order[order["case"] == case].copy()
-    part["layers"], part["batch"] = ([int(word[1:]) for word in column] for column in zip(*part["setting"].str.split(), strict=True))
+    part[["layers", "batch"]] = part["setting"].str.extract(r"L(\d+) B(\d+)").astype(int)
     rows = []
     for depth, group in part.sort_values("batch").groupby("layers"):
         for before, after in zip(group.to_dict("records"), group.to_dict("records")[1:], strict=False):
             rows.append({
                 "layers": depth, "from": before["batch"], "to": after["batch"],
-                "measured_grows": after["measured"] > before["measured"], "predicted_grows": after["predicted"] > before["predicted"],
-            })  # fmt: skip
+                "measured_grows": after["measured"] > before["measured"],
+                "predicted_grows": after["predicted"] > before["predicted"],
+            })
     return pd.DataFrame(rows)

@@ -25,7 +25,7 @@ from sheaf.decentralized.live_worker import PHASES, batch
 
 __all__ = [
     "Grid", "LaunchError", "LiveJob", "LiveRun", "LiveTable", "Prediction", "Workload", "compare", "gradient_check",
-    "order_agreement", "placements", "plan", "predict", "reference_gradients", "run_live", "tables",
+    "order_agreement", "placements", "plan", "predict", "reference_gradients", "run_live", "tables", "traffic_by_class",
 ]
 
 @dataclass(frozen=True)
@@ -195,3 +195,24 @@ def _gradient_errors(number: int, job: LiveJob, folder: Path) -> list[dict[str, 
                          "max_relative_error": float(np.abs(got - expected).max() / np.abs(expected).max()),
                          "norm": float(np.linalg.norm(got)), "reference_norm": float(np.linalg.norm(expected))})
     return rows
+
+
+def traffic_by_class(run: LiveRun, jobs: Sequence[LiveJob]) -> pd.DataFrame:
+    """Megabytes and messages of one repetition inside and across regions; the first half of the devices is a region.
+
+    A row per table and placement with links. The counts do not depend on timing.
+    """
+    shaped = {(j.table, j.placement): j for j in jobs if j.links is not None}
+    first = run.links[(run.links["repetition"] == run.links["repetition"].min())]
+    rows = []
+    for key, job in shaped.items():
+        part = first[(first["table"] == key[0]) & (first["placement"] == key[1])]
+        half = job.workload.processes // 2
+        inside = (part["src"] < half) == (part["dst"] < half)
+        rows.append({
+            "table": key[0], "placement": key[1],
+            "MB inside": part.loc[inside, "bytes"].sum() / 1e6, "MB across": part.loc[~inside, "bytes"].sum() / 1e6,
+            "messages inside": int(part.loc[inside, "messages"].sum()),
+            "messages across": int(part.loc[~inside, "messages"].sum()),
+        })
+    return pd.DataFrame(rows)

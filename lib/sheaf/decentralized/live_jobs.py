@@ -1,7 +1,7 @@
 """The networks, workloads, placements and jobs of the live check."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -85,15 +85,15 @@ def tables(
     """
     devices = stages * pipelines
     if time_scale <= 0 or devices % 2:
-        raise ValueError(f"tables need a positive time scale and an even number of devices; got {time_scale}, {devices}")
+        raise ValueError(f"tables need time_scale > 0 and an even number of devices; got {time_scale} and {devices}")
     region = [0] * (devices // 2) + [1] * (devices // 2)
 
     def link(milliseconds: float, megabits: float) -> tuple[float, float]:
         return milliseconds * 1e-3 * time_scale, megabits * 1e6 / time_scale
 
-    shape = {"stages": stages, "pipelines": pipelines, "text": text}
-    heavy = Workload(width=128, layers_per_stage=2, length=32, micro_batch=1, micro_batches=4, **shape)
-    light = Workload(width=32, layers_per_stage=1, length=64, micro_batch=8, micro_batches=4, **shape)
+    base = Workload(stages, pipelines, micro_batches=4, text=text)
+    heavy = replace(base, width=128, layers_per_stage=2, length=32, micro_batch=1)
+    light = replace(base, width=32, layers_per_stage=1, length=64, micro_batch=8)
     found = [
         LiveTable("gradients", "two regions; gradients outweigh activations",
                   LinkTable.of_regions(region, inside=link(2, 200), across=link(40, 20)), heavy, "stages inside"),

@@ -80,7 +80,7 @@ def build_stage(workload: Workload, stage: int, dtype: torch.dtype = torch.float
 
 
 def batch(workload: Workload, pipeline: int, step: int, text: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What one pipeline trains on in one iteration: tokens and those that follow, [micro-batches, micro-batch, length]."""
+    """Data of one pipeline and iteration: tokens and those that follow, [micro-batches, micro-batch, length] each."""
     sequences = workload.micro_batches * workload.micro_batch
     seed = (workload.seed * 10_007 + step) * 101 + pipeline
     if text is None:
@@ -147,8 +147,9 @@ class Member:
             # <y, g> has the gradient g in y; y.backward(g) would load sympy on its first call, a second in each process
             (outputs[m] if gradient is None else torch.dot(outputs[m].view(-1), gradient.view(-1))).backward()
             computing += time.thread_time() - t
-            if self.before is not None:
-                group.isend(entered[m].grad, self.before, count + m)
+            back = entered[m].grad
+            if self.before is not None and back is not None:
+                group.isend(back, self.before, count + m)
         backward = time.monotonic()
         flat = flat_gradient(self.model)
         group.barrier()
@@ -169,7 +170,7 @@ class Member:
         at = 0
         with torch.no_grad():
             for parameter in self.model.parameters():
-                parameter -= self.workload.learning_rate * flat[at : at + parameter.numel()].view_as(parameter)
+                parameter.sub_(flat[at : at + parameter.numel()].view_as(parameter), alpha=self.workload.learning_rate)
                 at += parameter.numel()
 
 
@@ -178,8 +179,8 @@ def run_job(job: dict[str, Any], repetition: int, folder: Path) -> dict[str, Any
     member = Member(job, LinkTable.from_dict(job["links"]) if job["links"] else None)
     rows, losses = [], []
     for step in range(job["iterations"]):
-        seconds, loss = member.iterate(step)
-        rows.append([seconds[k] for k in (*PHASES, "computing")])
+        took, loss = member.iterate(step)
+        rows.append([took[k] for k in (*PHASES, "computing")])
         losses.append(loss)
         if step == 0 and job["gradients"] and repetition == 0:
             np.save(folder / f"{job['number']}-{member.stage}-{member.pipeline}.npy", member.gradient.numpy())

@@ -1,13 +1,14 @@
 """What ``make report`` writes: an index per set of profiles, a page per paper and profile, a page per executed notebook."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sheaf.artifact.paths import project_root
 from sheaf.artifact.paths import notebook_path as source_path
+from sheaf.artifact.paths import project_root
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.report.files import Preview, href, preview
 from sheaf.artifact.report.notebook import notebook_body
@@ -21,6 +22,7 @@ from sheaf.artifact.verdict import VERDICTS
 __all__ = ["build", "scoreboard_markdown", "scoreboard_svg", "update_readme"]
 
 KEPT = tuple(p for p in PROFILES if p not in SCRATCH)
+ARXIV = re.compile(r"\d{4}\.\d{4,5}(?:v\d+)?|[a-z-]+(?:\.[A-Z]{2})?/\d{7}")  # other text is shown, not linked
 BEGIN, END = "<!-- scoreboard -->", "<!-- /scoreboard -->"
 
 
@@ -121,7 +123,7 @@ def _paper_page(run: Run, others: tuple[Run, ...], root: Path, out: Path) -> Non
             "paper.html.j2", run=run, tables=[s for s in shown if s.made.kind == "table" and s.file],
             figures=[s for s in shown if s.made.kind == "figure" and s.file],
             absent=[s for s in shown if not s.file], notebooks=notebooks, links=links, profiles=profiles,
-            index=href(index, page),
+            index=href(index, page), arxiv_ok=bool(run.spec and ARXIV.fullmatch(run.spec.paper.arxiv or "")),
         )  # fmt: skip
         if len(html) <= LIMIT:
             break

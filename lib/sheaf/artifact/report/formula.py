@@ -11,11 +11,13 @@ __all__ = ["DROPS", "formula"]
 SIZE = 200.0  # units the outline is drawn in, rounded to whole ones; the page scales it to its own text
 DROPS = 30  # classes d0 ... d30 of the style sheet, each a twentieth of an em below the line
 _SPELLINGS = (
-    (r"\\(?:dfrac|tfrac)\b", r"\\frac"),
-    (r"\\(?:lVert|rVert)\b", r"\\Vert "),
-    (r"\\(?:lvert|rvert)\b", r"\\vert "),
-    (r"\\dots\b", r"\\ldots"),
-    (r"\\(?:bigl|bigr|Bigl|Bigr|big|Big|displaystyle)\b", ""),
+    (r"\\[dt]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+    (r"\\[lr]Vert(?![a-zA-Z])", r"\\Vert "),
+    (r"\\[lr]vert(?![a-zA-Z])", r"\\vert "),
+    (r"\\(le|ge|ne)(?![a-zA-Z])", r"\\\1q"),
+    (r"\\dots(?![a-zA-Z])", r"\\ldots"),
+    (r"\\(?:[bB]igg?[lr]?|displaystyle|limits|nolimits)(?![a-zA-Z])", ""),
     (r"\\operatorname\*?(?=\s*\{)", r"\\mathrm"),
     (r"\s+", " "),
 )

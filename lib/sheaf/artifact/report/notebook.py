@@ -19,9 +19,61 @@ __all__ = ["ACTIVE", "notebook_body", "pygments_css"]
 ACTIVE = ("application/javascript", "application/vnd.jupyter.widget-view+json", "text/vnd.mermaid")  # need a script
 OUTPUT_LIMIT = 40_000  # characters of one text output that are shown
 
-_TAGS = frozenset(
-    "a abbr b blockquote br caption code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd "
-    "li mark ol p pre q s samp small span strong sub summary sup table tbody td tfoot th thead tr tt u ul var".split()
+_TAGS = frozenset(  # one line of names reads better than a list of strings
+    [
+        "a",
+        "abbr",
+        "b",
+        "blockquote",
+        "br",
+        "caption",
+        "code",
+        "dd",
+        "del",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "em",
+        "figcaption",
+        "figure",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "hr",
+        "i",
+        "img",
+        "ins",
+        "kbd",
+        "li",
+        "mark",
+        "ol",
+        "p",
+        "pre",
+        "q",
+        "s",
+        "samp",
+        "small",
+        "span",
+        "strong",
+        "sub",
+        "summary",
+        "sup",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "tr",
+        "tt",
+        "u",
+        "ul",
+        "var",
+    ]
 )
 _ATTRIBUTES = {
     "*": ["class", "id", "title", "lang", "dir", "align"],
@@ -47,9 +99,11 @@ def _clean(html: object) -> Markup:
     text = html.decode() if isinstance(html, bytes) else str(html)
     return Markup(
         bleach.clean(
-            _HIDDEN.sub("", text), tags=_TAGS, attributes=_ATTRIBUTES, protocols={"http", "https", "mailto", "data"},
-            strip_comments=True,
-        )  # fmt: skip
+            _HIDDEN.sub("", text),
+            tags=_TAGS,
+            attributes=_ATTRIBUTES,
+            protocols={"http", "https", "mailto", "data"},  # data is for pictures; _mend_link takes it from links
+        )
     )
 
 

@@ -18,6 +18,7 @@ __all__ = ["LIMIT", "TEMPLATES", "render"]
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 LIMIT = 2_000_000  # bytes of a page
+_NONE = "'none'"
 
 
 def _hash(content: str) -> str:
@@ -48,17 +49,12 @@ def _environment() -> Environment:
     )  # fmt: skip
     made.globals |= {
         "VERDICTS": VERDICTS, "SLUGS": pictures.SLUGS, "mark": pictures.mark, "strip": pictures.strip,
-        "interval_svg": pictures.interval_svg, "interval_words": text.interval_words,
+        "interval_svg": pictures.interval_svg, "interval_words": text.interval_words, "quantity": text.quantity,
+        "brief": text.brief, "provenance": text.provenance, "same": lambda names: [(name, name) for name in names],
+        "verdict_options": [(pictures.SLUGS[verdict], verdict) for verdict in VERDICTS],
     }  # fmt: skip
-    made.filters |= {
-        "number": text.number, "duration": text.duration, "when": text.when, "slug": _slug, "plural": _plural,
-    }  # fmt: skip
-    made.globals["quantity"] = text.quantity
+    made.filters |= {"duration": text.duration, "when": text.when, "slug": _slug, "plural": text.plural}
     return made
-
-
-def _plural(n: int, noun: str) -> str:
-    return text.plural(n, noun)
 
 
 def _slug(name: str) -> str:
@@ -71,7 +67,7 @@ def render(template: str, **content: Any) -> bytes:
     script = "" if template.startswith("notebook") else _own("report.js")
     policy = (
         f"default-src 'none'; img-src 'self' data: file:; style-src {_hash(style)}; "
-        f"script-src {_hash(script) if script else chr(39) + 'none' + chr(39)}; base-uri 'none'; form-action 'none'"
+        f"script-src {_hash(script) if script else _NONE}; base-uri 'none'; form-action 'none'"
     )
     html = _environment().get_template(template).render(
         policy=policy, style=Markup(style), script=Markup(script), **content

@@ -24,7 +24,10 @@ SLUGS = {REPRODUCED: "yes", NOT_REPRODUCED: "no", INCONCLUSIVE: "open", OUT_OF_R
 # Each verdict has a shape of its own, so that the board reads without colour. Drawn in a 14 by 14 box.
 _SHAPES = {
     REPRODUCED: '<circle class="f" cx="7" cy="7" r="6.2"/><path class="k" d="M3.9 7.3l2.2 2.3 4-4.8"/>',
-    NOT_REPRODUCED: '<rect class="f" x="1" y="1" width="12" height="12" rx="1.5"/><path class="k" d="M4.2 4.2l5.6 5.6M9.8 4.2l-5.6 5.6"/>',
+    NOT_REPRODUCED: (
+        '<rect class="f" x="1" y="1" width="12" height="12" rx="1.5"/>'
+        '<path class="k" d="M4.2 4.2l5.6 5.6M9.8 4.2l-5.6 5.6"/>'
+    ),
     INCONCLUSIVE: '<path class="s" d="M7 1l6 6-6 6-6-6z"/><path class="f" d="M7 1l6 6-6 6z"/>',
     OUT_OF_REACH: '<circle class="s" cx="7" cy="7" r="5.4"/>',
     NO_VERDICT: '<path class="s" d="M2.5 7h9"/>',
@@ -90,7 +93,9 @@ def interval_svg(claim: Claim) -> Markup:
         parts.append(Markup('<path class="bound" d="M{0} 4V33"/>').format(at))
         parts.append(Markup('<text x="{}" y="43" text-anchor="{}">{}</text>').format(at, anchor, number(bound)))
     if isinstance(claim.published, float):
-        parts.append(Markup('<path class="published" d="M{} 6.5l4.5 4.5-4.5 4.5-4.5-4.5z"/>').format(x(claim.published)))
+        parts.append(
+            Markup('<path class="published" d="M{} 6.5l4.5 4.5-4.5 4.5-4.5-4.5z"/>').format(x(claim.published))
+        )
     low, high = x(claim.low), x(claim.high)
     if high > low:
         parts.append(Markup('<path class="bar" d="M{0} 22H{1}M{0} 18.5V25.5M{1} 18.5V25.5"/>').format(low, high))
@@ -133,7 +138,9 @@ def _board_row(row: Row, top: float) -> tuple[list[Markup], float]:
         said = ["record damaged"] if run.damaged else [v for v in VERDICTS for _ in range(run.counts[v])]
         if run.damaged:
             parts.append(Markup('<text x="390" y="{}">record damaged</text>').format(y + 24))
-        lines: Sequence[Sequence[str]] = [] if run.damaged else [said[i : i + _PER_LINE] for i in range(0, len(said), _PER_LINE)]
+        lines: Sequence[Sequence[str]] = (
+            [] if run.damaged else [said[i : i + _PER_LINE] for i in range(0, len(said), _PER_LINE)]
+        )
         for i, line in enumerate(lines):
             for j, verdict in enumerate(line):
                 parts.append(
@@ -170,7 +177,9 @@ def board_svg(rows: Sequence[Row]) -> str:
     x = 24
     for verdict in VERDICTS:
         shape = Markup(_SHAPES[verdict])
-        parts.append(Markup('<g class="{}" transform="translate({} {})">{}</g>').format(SLUGS[verdict], x, y + 15, shape))
+        parts.append(
+            Markup('<g class="{}" transform="translate({} {})">{}</g>').format(SLUGS[verdict], x, y + 15, shape)
+        )
         parts.append(Markup('<text x="{}" y="{}" class="soft">{}</text>').format(x + 21, y + 27, verdict))
         x += 46 + 7 * len(verdict)
     height = round(y + 46)

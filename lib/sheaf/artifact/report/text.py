@@ -1,9 +1,11 @@
 """Numbers, times and Markdown as a reader sees them."""
 
+import json
 import re
 from datetime import datetime
+from typing import Any
 
-__all__ = ["duration", "interval_words", "markdown", "number", "plural", "quantity", "when"]
+__all__ = ["brief", "duration", "interval_words", "markdown", "number", "plural", "provenance", "quantity", "when"]
 
 
 def number(value: float) -> str:
@@ -55,3 +57,45 @@ def markdown(text: str) -> str:
     flat = " ".join(text.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", flat)
+
+
+def _some(facts: dict[str, Any], key: str) -> float | None:
+    value = facts.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def brief(facts: dict[str, Any]) -> list[str]:
+    """What a run cost and where, in a few words."""
+    wall, cpu, peak = (_some(facts, key) for key in ("wall_s", "cpu_s", "peak_mb"))
+    said = [duration(wall) + " wall"] if wall is not None else []
+    said += [duration(cpu) + " CPU"] if cpu is not None else []
+    said += [f"peak {peak:,.0f} MB"] if peak is not None else []
+    if facts.get("commit"):
+        said.append(f"commit {str(facts['commit'])[:10]}" + (" with uncommitted changes" if facts.get("dirty") else ""))
+    return said
+
+
+def provenance(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts of a run as name and words, in a fixed order; those a record does not give say so."""
+
+    def plain(key: str) -> str:
+        value = facts.get(key)
+        return "not recorded" if value is None else str(value)
+
+    def listed(key: str) -> str:
+        value = facts.get(key)
+        if not isinstance(value, dict):
+            return plain(key)
+        return "\n".join(f"{name}  {value[name]}" for name in sorted(value)) or "none"
+
+    unclean = ("yes" if facts["dirty"] else "no") if isinstance(facts.get("dirty"), bool) else "not recorded"
+    settings = facts.get("settings")
+    shown = json.dumps(settings, sort_keys=True, ensure_ascii=False) if settings is not None else "not recorded"
+    return [
+        ("commit", plain("commit")), ("uncommitted changes", unclean), ("started", when(plain("started"))),
+        ("finished", when(plain("finished"))), ("wall time, s", plain("wall_s")), ("CPU time, s", plain("cpu_s")),
+        ("peak memory, MB", plain("peak_mb")), ("CPU", plain("cpu")), ("cores", plain("cores")),
+        ("torch threads", plain("threads")), ("GPU", plain("gpu") if facts.get("gpu") else "none"),
+        ("seed", plain("seed")), ("settings", shown), ("Python", plain("python")), ("packages", listed("packages")),
+        ("data, sha256", listed("data")),
+    ]  # fmt: skip

@@ -199,7 +199,8 @@ def _claim(id: str, entry: dict[str, Any], declared: SpecClaim | None, profile: 
     for what, was, now in was_now:
         if was != now:
             return _withdrawn(
-                claim, f"paper.toml changed after the run: the {what} was {was!r} and is {now!r}; run the notebook again"
+                claim,
+                f"paper.toml changed after the run: the {what} was {was!r} and is {now!r}; run the notebook again",
             )
     return claim
 
@@ -284,9 +285,7 @@ def load_run(paper: str, profile: str, root: Path | None = None) -> Run:
                      "missing": "the record has nothing for it; run the notebook again"}  # fmt: skip
         kind = kind or _text(entry, "kind")
         if kind == "claim":
-            found_claims.append(
-                _claim(id, entry, declared if isinstance(declared, SpecClaim) else None, profile, spec)
-            )
+            found_claims.append(_claim(id, entry, declared if isinstance(declared, SpecClaim) else None, profile, spec))
         else:
             found_made.append(_made(id, kind, entry, folder, spec is None or declared is not None))
     titles = {n.name: n.title for n in spec.notebooks} if spec else {}
@@ -297,9 +296,7 @@ def load_run(paper: str, profile: str, root: Path | None = None) -> Run:
         file = inside(folder, run.get("file")) if isinstance(run, dict) else None
         notebooks.append(NotebookRun(name, titles.get(name, name), file, facts if isinstance(facts, dict) else {}))
     warnings += _doubts(tuple(notebooks))
-    return Run(
-        paper, profile, folder, spec, tuple(found_claims), tuple(found_made), tuple(notebooks), tuple(warnings)
-    )
+    return Run(paper, profile, folder, spec, tuple(found_claims), tuple(found_made), tuple(notebooks), tuple(warnings))
 
 
 def results_base(root: Path | None = None) -> Path:
@@ -312,7 +309,7 @@ def board(root: Path | None = None, profiles: tuple[str, ...] | None = None) -> 
     base = results_base(root)
     here = paper_ids(root)
     found = sorted(record.parent.relative_to(base).parts for record in base.glob("*/*/record.json"))
-    runs = {}
+    runs: dict[str, list[Run]] = {}
     for profile, paper in found:
         if profile in PROFILES and (profiles is None or profile in profiles):
             runs.setdefault(paper, []).append(load_run(paper, profile, root))
