@@ -122,7 +122,7 @@ def _solve(rows: pd.DataFrame, start: Parameters) -> Parameters:
         return np.log(predict_uniform(found, rows)) - measured
 
     above = [1.0 if name in ("goodput", "occupancy") else 10.0 for name in FITTED]
-    solved = least_squares(residual, guess, x_scale=guess, bounds=(1e-9, above), ftol=1e-7, xtol=1e-7)
+    solved = least_squares(residual, guess, x_scale=guess, bounds=(1e-9, above), ftol=1e-12, xtol=1e-12)
     return Parameters(**dict(zip(FITTED, map(float, solved.x), strict=True)))
 
 
@@ -236,7 +236,7 @@ def fit_ring() -> tuple[RingParameters, pd.DataFrame]:
     def residual(values: np.ndarray) -> np.ndarray:
         return np.log(predict_ring(build(values), used) / used["seconds"].to_numpy())
 
-    solved = least_squares(residual, guess, x_scale=guess, bounds=(1e-9, [10.0, 10.0, 10.0, 1.0]), ftol=1e-6, xtol=1e-6)
+    solved = least_squares(residual, guess, x_scale=guess, bounds=(1e-9, [10.0, 10.0, 10.0, 1.0]), ftol=1e-12, xtol=1e-12)
     found = build(solved.x)
     predicted = predict_ring(found, rows)
     return found, rows.assign(predicted=predicted, error=predicted / rows["seconds"] - 1)

@@ -11,7 +11,7 @@ from sheaf.common import plots
 from sheaf.decentralized.network import CASES
 from sheaf.decentralized.simulate import Iteration
 
-__all__ = ["convergence", "fluidstack", "growth", "levels", "loss", "predicted_measured", "runtime", "throughput", "timeline"]
+__all__ = ["convergence", "fluidstack", "growth", "levels", "live_panels", "loss", "runtime", "throughput", "timeline"]
 
 NAMES = {
     "DTFM-scheduled": "scheduled", "DTFM-random": "random map", "Megatron-P8-random": "Megatron, random map",
@@ -182,25 +182,28 @@ def levels(frame: pd.DataFrame, value: str = "cost") -> Figure:
     return fig
 
 
-def predicted_measured(frame: pd.DataFrame, group: str, *, predicted: str = "predicted", measured: str = "measured") -> Figure:
-    """Measured seconds against predicted, one marker kind per group, each point named."""
-    fig, ax = plots.figure(width=6, height=4)
-    for k, (name, rows) in enumerate(frame.groupby(group, sort=False)):
-        ax.errorbar(rows[predicted], rows[measured], yerr=_bars(rows, measured), fmt=plots.MARKERS[k % 6], color=plots.COLOURS[k % 6],
-                    capsize=2, ms=5, label=str(name))  # fmt: skip
-        for row in rows.to_dict("records"):
-            plots.direct_label(ax, row[predicted], row[measured], str(row["placement"]), plots.COLOURS[k % 6], dx=6, dy=-4)
-    ends = np.array([0, 1.1 * max(frame[measured].max(), frame[predicted].max())])
-    ax.plot(ends, ends, color=plots.GREY, lw=1, zorder=0)
-    ax.set(xlim=(0, None), ylim=(0, None), xlabel="predicted, s per iteration", ylabel="measured, s per iteration (95% interval)")
-    ax.legend(fontsize=8)
+def live_panels(frame: pd.DataFrame) -> Figure:
+    """Seconds per iteration of each placement, a panel per network: measured with its interval, predicted hollow.
+
+    Args:
+        frame: as `sheaf.decentralized.live.compare` returns it.
+    """
+    tables = list(dict.fromkeys(frame["table"]))
+    fig, axes = plots.figure(1, len(tables), width=9.5, height=2.4, squeeze=False, sharey=True)
+    for ax, table in zip(np.ravel(axes), tables, strict=True):
+        rows = frame[frame["table"] == table]
+        y = np.arange(len(rows))[::-1]
+        bars = np.vstack([rows["seconds"] - rows["low"], rows["high"] - rows["seconds"]])
+        ax.errorbar(rows["seconds"], y, xerr=bars, fmt="o", color=plots.COLOURS[0], capsize=3, ms=5, label="measured, 95% interval")
+        ax.plot(rows["predicted"], y, "D", mfc="none", mec=plots.COLOURS[1], label="predicted, links alone")
+        ax.set_yticks(y, rows["placement"])
+        ax.set_ylim(-0.6, len(rows) - 0.4)
+        ax.set_xlim(left=0)
+        ax.set_title(table, fontsize=9)
+        ax.set_xlabel("s per iteration")
+        ax.grid(axis="y", visible=False)
+    axes[0, -1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return fig
-
-
-def _bars(rows: pd.DataFrame, measured: str) -> np.ndarray | None:
-    if not {"low", "high"} <= set(rows):
-        return None
-    return np.abs(np.vstack([rows[measured] - rows["low"], rows["high"] - rows[measured]]))
 
 
 def loss(frame: pd.DataFrame) -> Figure:
