@@ -79,7 +79,7 @@ kernels: $(READY) system ## compile the kernels once
 data: $(READY) ## check shipped data and say which external data is present
 	@$(PY) -m sheaf data
 
-lint: $(READY)
+lint: $(READY) ## ruff and mypy
 	@printf '\n== lint and types\n'
 	@$(PY) -m ruff check lib kernels tests
 	@$(PY) -m mypy

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,8 +52,8 @@ def test_a_good_notebook_is_stored_whole(toy: Toy) -> None:
     ("code", "why"),
     [
         ("import sys\nsys.exit(0)", "cell 4"),
-        ("import os\nos._exit(0)", "the kernel died while cell 4 ran"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel died while cell 4 ran"),
+        ("import os\nos._exit(0)", "the kernel died while cell 4 (In [4]) ran"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "the kernel died while cell 4 (In [4]) ran"),
         ("def inner():\n    raise KeyError('the canary sang')\ninner()", "cell 4 (In [4]) raised KeyError: 'the canary sang'"),
         ("input('name? ')", "cell 4 (In [4]) raised StdinNotImplementedError"),
     ],
@@ -90,7 +91,7 @@ def test_a_hang_is_ended_at_its_limit_with_all_its_processes(toy: Toy) -> None:
     toy.notebook("toy_b", "01_only", SPARE, code)
     done = toy.sheaf("run", "toy_b", "01_only", "--profile", "smoke", "--timeout", "9")
     assert done.returncode == 1
-    assert "stopped at its limit of 9 s while cell 4 ran" in failure(toy)["why"]
+    assert "stopped at its limit of 9 s while cell 4 (In [4]) ran" in failure(toy)["why"]
     assert sleepers("98761") == []
 
 
@@ -165,10 +166,9 @@ def test_a_full_disk_keeps_earlier_results(reproduced: Toy, small_disk: Path) ->
     assert done.returncode == 1
     assert "cannot write results/smoke/toy_b: No space left on device" in done.stdout
     assert contents(small_disk) == earlier
-    with (small_disk / "ballast").open("wb") as file, pytest.raises(OSError, match="No space left"):
+    with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(b"\0" * 4096)
-            file.flush()
     done = toy.reproduce()
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -192,7 +192,7 @@ def test_parameters_are_checked_before_a_kernel_starts(toy: Toy) -> None:
 def test_processes_are_found_by_their_marker_across_sessions() -> None:
     value = f"test/{os.getpid()}"
     code = "import subprocess, time; subprocess.Popen(['sleep', '98762'], start_new_session=True); time.sleep(98762)"
-    child = subprocess.Popen(["python3", "-c", code], env={**os.environ, JOB: value}, start_new_session=True)
+    child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, JOB: value}, start_new_session=True)
     end = time.monotonic() + 20
     while len(marked(JOB, value)) < 2:
         assert time.monotonic() < end, "the child did not start"

@@ -180,8 +180,8 @@ def test_messages_keep_order_and_content_for_any_shape_and_type(group):
 def test_time_on_the_wire_is_bits_over_bandwidth_plus_delay(group):
     (found,) = of(group, "timing")
     first, second = found["seconds"]
-    assert 0.99 < first / 0.25 < 1.6  # 0.2 s of transfer and 0.05 s of delay; never early
-    assert 0.99 < second / 0.45 < 1.6  # the second waits for the link, the delay passes once
+    assert 0.99 < first / 0.25 < 2  # 0.2 s of transfer and 0.05 s of delay; never early
+    assert 0.99 < second / 0.45 < 2  # the second waits for the link, the delay passes once
 
 
 def test_all_reduce_sums_over_any_subset_and_sends_two_shards_a_pair(group):
@@ -218,7 +218,7 @@ def test_a_lost_message_is_noticed(group):
 
 def test_ranks_of_one_machine_share_their_card(group):
     (found,) = of(group, "card")
-    assert 0.99 < found["seconds"] / 0.2 < 1.8
+    assert 0.99 < found["seconds"] / 0.2 < 2.5
 
 
 def test_a_table_of_another_size_is_refused(group):
@@ -228,7 +228,7 @@ def test_a_table_of_another_size_is_refused(group):
 def test_the_self_check_agrees_with_arithmetic():
     (found,) = measure_link(1_000_000, bandwidth=20e6, delay=0.05, repetitions=1)
     assert found.ideal == pytest.approx(0.45)
-    assert 0.99 < found.measured / found.ideal < 1.5
+    assert 0.99 < found.measured / found.ideal < 2
 
 
 # ---------------------------------------------------------------- failures
@@ -281,3 +281,38 @@ def test_bad_launches_are_refused_before_anything_starts():
         launch("x", {}, processes=0, timeout=1)
     with pytest.raises(ValueError, match="plain JSON"):
         launch("x", {"a": object()}, processes=1, timeout=1)
+
+
+# ---------------------------------------------------------------- namespaces
+
+
+def test_namespaces_refuse_what_they_cannot_shape():
+    from sheaf.common.links_netns import NamespaceNetwork
+
+    with pytest.raises(ValueError, match="shared network cards"):
+        NamespaceNetwork(LinkTable(np.zeros((2, 2)), np.ones((2, 2)), (0, 0), 1.0))
+
+
+def test_a_machine_without_the_tools_is_told_what_to_install(monkeypatch):
+    from sheaf.common.links_netns import probe
+
+    monkeypatch.setattr("shutil.which", lambda tool: None if tool == "tc" else f"/bin/{tool}")
+    found = probe()
+    assert not found.rate
+    assert "need" in found.why or "Linux only" in found.why
+
+
+@pytest.mark.netns
+def test_the_kernel_shapes_a_link_in_namespaces():
+    from sheaf.common.links_netns import NamespaceNetwork, probe
+
+    support = probe()
+    if not support.rate:
+        pytest.skip(support.why)
+    table = LinkTable.uniform(2, 0.05, 40e6)
+    with NamespaceNetwork(table) as network:
+        found = measure_link(2_000_000, 40e6, 0.05, repetitions=2, hosts=network.hosts, emulated=network.remaining)
+        holders = [int(prefix[2]) for prefix in network.hosts.prefixes]
+    # packet headers cost about 5 %; a 16 kB burst passes at once
+    assert all(0.95 < r.measured / r.ideal < 2 for r in found)
+    assert not any(psutil.pid_exists(p) for p in holders)

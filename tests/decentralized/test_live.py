@@ -146,7 +146,7 @@ def test_bytes_on_the_links_are_those_of_the_schedule(live):
     jobs, run = live[:2]
     for shaped in (j for j in jobs if j.links is not None):
         work, grid = shaped.workload, np.array(shaped.grid)
-        mine = run.links[(run.links.placement == shaped.placement) & (run.links.table == shaped.table) & (run.links.repetition == 0)]
+        mine = run.links.query("table == @shaped.table and placement == @shaped.placement and repetition == 0")
         sent = mine.set_index(["src", "dst"])
         hop = work.micro_batches * work.activation_bytes()
         for s in range(work.stages - 1):
@@ -204,7 +204,7 @@ def test_bad_jobs_are_refused_with_a_fix(tmp_path):
         run_live([])
     with pytest.raises(ValueError, match="time_scale"):
         tables(0)
-    with pytest.raises(FileNotFoundError, match="no \\*.txt file"):
+    with pytest.raises(FileNotFoundError, match=r"no \*\.txt file"):
         run_live([job(None, work=replace(SMALL, vocab=256, text=str(tmp_path)))])
 
 

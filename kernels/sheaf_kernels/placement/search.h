@@ -1,247 +1,84 @@
-// The evolutionary search: one pass of cyclic moves between groups (two gains), and the loop around it.
-// Step by step the same as reference.py, including every draw of the generator; read that file for the definitions.
+// Searches over partitions: the evolutionary loop, both random baselines, and the exhaustive search of tiny instances.
+// Step by step the same as reference.py, including every draw of the generator; read that for the definitions.
 #pragma once
 
+#include "cyclic.h"
 #include "evaluate.h"
 
 namespace placement {
 
-enum Gain { kPaper = 0, kClassical = 1 };
-enum Rule { kSearchPaper = 0, kSearchClassical = 1, kSearchFair = 2, kSearchImproved = 3 };
+enum Rule { kRulePaper = 0, kRuleClassical = 1, kRuleFair = 2, kRuleImproved = 3 };
+constexpr int kCrossover = 5;   // positions taken from the first parent
+constexpr int kImprovedPool = 10;
 
-// One pass of cyclic moves, in place. `compat` keeps the published code's off-by-ones.
-class CyclicPass {
- public:
-  explicit CyclicPass(const Problem& p)
-      : p_(p), sum_(static_cast<size_t>(p.groups) * p.n), mate_(p.n), locked_(p.n), member_(p.groups), visited_(p.groups) {}
-
-  void operator()(int* group_of, Gain gain, int quirks) {
-    of_ = group_of;
-    gain_ = gain;
-    const std::vector<double>& w = gain == kPaper ? p_.pp : p_.cut;
-    w_ = w.data();
-    start();
-    const bool skip_last = quirks & 2, skip_first = quirks & 4, skip_last_cycle = quirks & 8, no_zero = quirks & 16;
-    std::fill(visited_.begin(), visited_.end(), 0);
-    journal_.clear();
-    double total = 0, best = no_zero ? -kInf : 0;
-    size_t keep = 0, previous = 0;
-    double previous_total = 0;
-    int cycles = 0, seen = 0;
-    while (cycles < p_.groups && seen < p_.groups) {
-      int home = -1;
-      Pick first{-1, -1, -kInf};
-      for (int g = 0; g < p_.groups; ++g) {
-        const Pick pick = choose(g);
-        if (pick.device >= 0 && pick.gain > first.gain) first = pick, home = g;
-      }
-      if (home < 0) break;
-      moves_.clear();
-      int here = home;
-      for (int step = 0; step < p_.n; ++step) {
-        const Pick pick = step == 0 ? first : choose(here);
-        if (pick.device < 0) break;
-        moves_.push_back({pick.device, here, pick.target, pick.gain, toward(pick.device, here, home)});
-        if (!visited_[here]) visited_[here] = 1, ++seen;
-        locked_[pick.device] = 1;
-        move(pick.device, here, pick.target);
-        here = pick.target;
-        if (here == home) break;
-      }
-      // keep the first k moves, the last of them redirected to where the cycle began
-      const int length = moves_.size();
-      const int from = skip_first ? 2 : 1, to = skip_last ? length - 1 : length;
-      int kept = 0;
-      double sum = 0, most = -kInf;
-      for (int k = 1; k <= to; ++k) {
-        const double value = sum + moves_[k - 1].back;
-        if (k >= from && value > most) most = value, kept = k;
-        sum += moves_[k - 1].gain;
-      }
-      for (int k = length; k > kept; --k) move(moves_[k - 1].device, of_[moves_[k - 1].device], moves_[k - 1].from);
-      if (kept > 0) {
-        Move& last = moves_[kept - 1];
-        if (of_[last.device] != home) move(last.device, of_[last.device], home);
-        last.to = home;
-        total += most;
-        for (int k = 0; k < kept; ++k) journal_.push_back(moves_[k]);
-      }
-      ++cycles;
-      if (skip_last_cycle) {
-        if (cycles > 1 && previous_total > best) best = previous_total, keep = previous;
-        previous = journal_.size(), previous_total = total;
-      } else if (total > best) {
-        best = total, keep = journal_.size();
-      }
-    }
-    for (size_t k = journal_.size(); k > keep; --k) of_[journal_[k - 1].device] = journal_[k - 1].from;
+// splitmix64 (Steele, Lea, Flood 2014): one word of state, the same few lines in reference.py.
+struct Rng {
+  uint64_t state;
+  uint64_t next() {
+    uint64_t z = (state += 0x9E3779B97F4A7C15ull);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return z ^ (z >> 31);
   }
-
- private:
-  struct Pick {
-    int device, target;
-    double gain;
-  };
-  struct Move {
-    int device, from, to;
-    double gain, back;
-  };
-  const Problem& p_;
-  int* of_ = nullptr;
-  Gain gain_ = kPaper;
-  const double* w_ = nullptr;
-  std::vector<double> sum_;   // [groups, n]: weight from a device to all members of a group
-  std::vector<double> mate_;  // [n]: least pp weight to another member of the own group
-  std::vector<char> locked_;
-  std::vector<std::vector<int>> member_;
-  std::vector<char> visited_;
-  std::vector<Move> moves_, journal_;
-
-  void start() {
-    const int n = p_.n;
-    std::fill(sum_.begin(), sum_.end(), 0.0);
-    std::fill(locked_.begin(), locked_.end(), 0);
-    for (auto& m : member_) m.clear();
-    for (int v = 0; v < n; ++v) {
-      member_[of_[v]].push_back(v);
-      add(v, of_[v], 1.0);
-    }
-    if (gain_ == kPaper)
-      for (int g = 0; g < p_.groups; ++g) nearest(g);
-  }
-
-  void add(int v, int g, double sign) {
-    double* to = sum_.data() + static_cast<size_t>(g) * p_.n;
-    const double* row = w_ + static_cast<size_t>(v) * p_.n;
-    for (int t = 0; t < p_.n; ++t) to[t] += sign * row[t];
-  }
-
-  void nearest(int g) {
-    const auto& members = member_[g];
-    for (int v : members) {
-      const double* row = p_.pp.data() + static_cast<size_t>(v) * p_.n;
-      double least = kInf;
-      for (int t : members)
-        if (t != v && row[t] < least) least = row[t];
-      mate_[v] = least == kInf ? 0 : least;
-    }
-  }
-
-  void move(int v, int from, int to) {
-    auto& left = member_[from];
-    left.erase(std::find(left.begin(), left.end(), v));
-    member_[to].push_back(v);
-    of_[v] = to;
-    add(v, from, -1.0);
-    add(v, to, 1.0);
-    if (gain_ == kPaper) nearest(from), nearest(to);
-  }
-
-  double own(int v, int g) const {
-    return gain_ == kPaper ? mate_[v] : sum_[static_cast<size_t>(g) * p_.n + v];
-  }
-
-  double other(int v, int g) const {
-    const double sum = sum_[static_cast<size_t>(g) * p_.n + v];
-    if (gain_ == kClassical) return sum;
-    return member_[g].empty() ? 0 : sum / static_cast<double>(member_[g].size());
-  }
-
-  double toward(int v, int from, int to) const { return from == to ? 0 : other(v, to) - own(v, from); }
-
-  // The device that leaves group g, its target and the gain; ties go to the lowest index.
-  Pick choose(int g) const {
-    Pick best{-1, -1, -kInf};
-    if (gain_ == kPaper) {
-      int v = -1;
-      for (int t : member_[g])
-        if (!locked_[t] && (v < 0 || mate_[t] < mate_[v] || (mate_[t] == mate_[v] && t < v))) v = t;
-      if (v < 0) return best;
-      best.device = v;
-      for (int q = 0; q < p_.groups; ++q)
-        if (q != g) {
-          const double gain = toward(v, g, q);
-          if (gain > best.gain) best.gain = gain, best.target = q;
-        }
-      return best;
-    }
-    for (int v : member_[g]) {
-      if (locked_[v]) continue;
-      for (int q = 0; q < p_.groups; ++q)
-        if (q != g) {
-          const double gain = toward(v, g, q);
-          if (gain > best.gain || (gain == best.gain && (v < best.device))) best = {v, q, gain};
-        }
-    }
-    return best;
+  int below(int n) { return static_cast<int>((static_cast<unsigned __int128>(next()) * static_cast<unsigned>(n)) >> 64); }
+  void shuffle(std::vector<int>& items) {
+    for (int i = static_cast<int>(items.size()) - 1; i > 0; --i) std::swap(items[i], items[below(i + 1)]);
   }
 };
 
 struct Individual {
   std::vector<int> group_of;
-  double cost, mean;
+  double cost = kInf, mean = kInf;
 };
 
 class Search {
  public:
-  Search(const Problem& p, Rule rule, int quirks) : p_(p), evaluate_(p), pass_(p), rule_(rule), quirks_(quirks) {}
+  Search(const Problem& p, Rule rule, bool compat) : p_(p), evaluate_(p), pass_(p), rule_(rule), compat_(compat) {}
 
-  // history[t]: the best cost after t + 1 evaluations. start holds `starts` partitions that replace the first random ones.
+  // start: [starts, n] partitions that take the place of the first random ones.
+  // history[t]: the best cost after t + 1 evaluations; best: [n] the partition that has it.
   void run(uint64_t seed, int evaluations, int population, const int64_t* start, int starts, int64_t* best, double* history) {
     Rng rng{seed};
-    const int n = p_.n;
-    Individual record{{}, kInf, kInf};
-    int done = 0;
-    auto judge = [&](Individual& one) {
-      const Cost cost = evaluate_(one.group_of.data(), rule_ == kSearchImproved);
-      one.cost = cost.total();
-      one.mean = cost.mean();
-      if (one.cost < record.cost || (rule_ == kSearchImproved && one.cost == record.cost && one.mean < record.mean)) record = one;
-      history[done++] = record.cost;
-    };
-    std::vector<int> shuffled(n);
-    auto random_partition = [&](Individual& one) {
-      for (int i = 0; i < n; ++i) shuffled[i] = i;
-      for (int i = n - 1; i > 0; --i) std::swap(shuffled[i], shuffled[rng.below(i + 1)]);
-      one.group_of.resize(n);
-      for (int i = 0; i < n; ++i) one.group_of[shuffled[i]] = i / p_.size;
-    };
-    const int first = rule_ == kSearchFair ? evaluations : std::min(population, evaluations);
-    std::vector<Individual> pool(rule_ == kSearchFair ? 1 : first);
+    history_ = history;
+    done_ = 0;
+    record_ = Individual();
+    const int first = std::min(evaluations, rule_ == kRuleFair ? evaluations : population);
+    std::vector<Individual> pool(rule_ == kRuleFair ? 1 : first);
     for (int i = 0; i < first; ++i) {
-      Individual& one = pool[rule_ == kSearchFair ? 0 : i];
-      random_partition(one);
-      if (i < starts)
-        for (int v = 0; v < n; ++v) one.group_of[v] = start[static_cast<size_t>(i) * n + v];
+      Individual& one = pool[rule_ == kRuleFair ? 0 : i];
+      random_partition(one.group_of, rng);
+      if (i < starts) std::copy(start + static_cast<size_t>(i) * p_.n, start + static_cast<size_t>(i + 1) * p_.n, one.group_of.begin());
       judge(one);
     }
-    std::vector<int> load(p_.groups);
+    if (rule_ == kRuleImproved) {
+      std::stable_sort(pool.begin(), pool.end(), [&](const Individual& x, const Individual& y) { return worse(y, x); });
+      pool.resize(std::min(first, kImprovedPool));
+    }
+    const int parents = static_cast<int>(pool.size());
     Individual child;
-    while (done < evaluations) {
-      const int a = rng.below(first), b = rng.below(first);
+    while (done_ < evaluations) {
+      const int a = rng.below(parents), b = rng.below(parents);
       child.group_of = pool[b].group_of;
-      if (rule_ == kSearchImproved && rng.below(2)) {
-        swap_two(child.group_of, rng);
+      const int kind = rule_ == kRuleImproved ? rng.below(10) : 10;
+      if (kind < 7) {
+        kind < 4 ? shuffle_groups(child.group_of, rng) : swap_two(child.group_of, rng);
         judge(child);
         if (!worse(child, pool[b])) std::swap(pool[b], child);
         continue;
       }
-      for (int k = 0; k < 5; ++k) {
-        const int v = rng.below(n);
+      for (int k = 0; k < kCrossover; ++k) {
+        const int v = rng.below(p_.n);
         child.group_of[v] = pool[a].group_of[v];
       }
-      repair(child.group_of, load);
-      pass_(child.group_of.data(), rule_ == kSearchClassical ? kClassical : kPaper, quirks_);
+      repair(child.group_of);
+      pass_(child.group_of.data(), rule_ == kRuleClassical ? kClassical : kPaper, compat_);
       judge(child);
-      const int loser = worse(pool[a], pool[b]) ? a : b;
-      bool refuse;
-      if (quirks_ & 1)
-        refuse = child.cost > std::max(pool[a].cost, child.cost > pool[b].cost ? 1.0 : 0.0);
-      else
-        refuse = worse(child, pool[loser]);
-      if (!refuse) std::swap(pool[loser], child);
+      Individual& loser = worse(pool[a], pool[b]) ? pool[a] : pool[b];
+      // compat: a bracket in the published code compares the child with the first parent (and with 1), not with the worse
+      const bool refuse = compat_ ? child.cost > std::max(pool[a].cost, child.cost > pool[b].cost ? 1.0 : 0.0) : worse(child, loser);
+      if (!refuse) std::swap(loser, child);
     }
-    for (int v = 0; v < n; ++v) best[v] = record.group_of[v];
+    std::copy(record_.group_of.begin(), record_.group_of.end(), best);
   }
 
  private:
@@ -249,31 +86,130 @@ class Search {
   Evaluator evaluate_;
   CyclicPass pass_;
   Rule rule_;
-  int quirks_;
+  bool compat_;
+  int done_ = 0;
+  double* history_ = nullptr;
+  Individual record_;
+  std::vector<int> order_, load_, chosen_;
 
   bool worse(const Individual& x, const Individual& y) const {
-    if (x.cost != y.cost) return x.cost > y.cost;
-    return rule_ == kSearchImproved && x.mean > y.mean;
+    return x.cost != y.cost ? x.cost > y.cost : rule_ == kRuleImproved && x.mean > y.mean;
   }
 
+  void judge(Individual& one) {
+    const Cost cost = evaluate_(one.group_of.data(), rule_ == kRuleImproved);
+    one.cost = cost.total();
+    one.mean = cost.mean();
+    if (record_.group_of.empty() || worse(record_, one)) record_ = one;
+    history_[done_++] = record_.cost;
+  }
+
+  void random_partition(std::vector<int>& group_of, Rng& rng) {
+    order_.resize(p_.n);
+    for (int i = 0; i < p_.n; ++i) order_[i] = i;
+    rng.shuffle(order_);
+    group_of.resize(p_.n);
+    for (int i = 0; i < p_.n; ++i) group_of[order_[i]] = i / p_.size;
+  }
+
+  // Exchange a random device with the next one, from a random place on, that is in another group.
   void swap_two(std::vector<int>& group_of, Rng& rng) const {
+    if (p_.groups == 1) return;
     const int v = rng.below(p_.n);
     int t = rng.below(p_.n);
     while (group_of[t] == group_of[v]) t = t + 1 == p_.n ? 0 : t + 1;
     std::swap(group_of[v], group_of[t]);
   }
 
+  // Deal the devices of two or three random groups (drawn with replacement) among them afresh.
+  void shuffle_groups(std::vector<int>& group_of, Rng& rng) {
+    const int count = 2 + rng.below(2);
+    chosen_.assign(p_.groups, 0);
+    for (int k = 0; k < count; ++k) chosen_[rng.below(p_.groups)] = 1;
+    order_.clear();
+    for (int v = 0; v < p_.n; ++v)
+      if (chosen_[group_of[v]]) order_.push_back(v);
+    for (int i = static_cast<int>(order_.size()) - 1; i > 0; --i)
+      std::swap(group_of[order_[i]], group_of[order_[rng.below(i + 1)]]);
+  }
+
   // From left to right, a device of an over-full group goes to the first group with room.
-  void repair(std::vector<int>& group_of, std::vector<int>& load) const {
-    std::fill(load.begin(), load.end(), 0);
-    for (int g : group_of) ++load[g];
+  void repair(std::vector<int>& group_of) {
+    load_.assign(p_.groups, 0);
+    for (int g : group_of) ++load_[g];
     for (int& g : group_of) {
-      if (load[g] <= p_.size) continue;
+      if (load_[g] <= p_.size) continue;
       int to = 0;
-      while (load[to] >= p_.size) ++to;
-      --load[g];
-      ++load[to];
+      while (load_[to] >= p_.size) ++to;
+      --load_[g];
+      ++load_[to];
       g = to;
+    }
+  }
+};
+
+// Every partition into equal groups once, groups numbered by their lowest device. A branch is left as soon as the
+// data-parallel cost of its complete groups, plus the cheapest conceivable route, cannot beat the best found.
+class Exhaustive {
+ public:
+  explicit Exhaustive(const Problem& p) : p_(p), evaluate_(p), group_of_(p.n, -1) {
+    double least = kInf;
+    for (int i = 0; i < p.n; ++i)
+      for (int j = 0; j < p.n; ++j)
+        if (i != j) least = std::min(least, p.pp[static_cast<size_t>(i) * p.n + j]);
+    route_bound_ = p.groups > 1 ? 2 * (p.groups - 1) * least : 0;
+  }
+
+  int64_t run(int64_t* best, double* cost) {
+    best_ = kInf;
+    visited_ = 0;
+    group(0, 0.0);
+    std::copy(record_.begin(), record_.end(), best);
+    *cost = best_;
+    return visited_;
+  }
+
+ private:
+  const Problem& p_;
+  Evaluator evaluate_;
+  std::vector<int> group_of_, record_;
+  double best_ = kInf, route_bound_ = 0;
+  int64_t visited_ = 0;
+
+  void group(int g, double dp) {
+    if (dp + route_bound_ >= best_) return;
+    if (g == p_.groups) {
+      ++visited_;
+      const double cost = evaluate_(group_of_.data(), false).total();
+      if (cost < best_) best_ = cost, record_ = group_of_;
+      return;
+    }
+    int lowest = 0;
+    while (group_of_[lowest] >= 0) ++lowest;
+    std::vector<int> members{lowest};
+    group_of_[lowest] = g;
+    extend(g, dp, members);
+    group_of_[lowest] = -1;
+  }
+
+  void extend(int g, double dp, std::vector<int>& members) {
+    if (static_cast<int>(members.size()) == p_.size) {
+      double worst = dp;
+      for (int v : members) {
+        double sum = 0;
+        for (int t : members) sum += p_.dp[static_cast<size_t>(v) * p_.n + t];
+        worst = std::max(worst, sum);
+      }
+      group(g + 1, worst);
+      return;
+    }
+    for (int v = members.back() + 1; v < p_.n; ++v) {
+      if (group_of_[v] >= 0) continue;
+      group_of_[v] = g;
+      members.push_back(v);
+      extend(g, dp, members);
+      members.pop_back();
+      group_of_[v] = -1;
     }
   }
 };

@@ -199,7 +199,7 @@ def _command(options: Options, root: Path) -> list[str]:
 
 def _environment(options: Options, root: Path, run: str) -> dict[str, str]:
     paths = [str(root / "lib"), str(root / "kernels")]
-    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(p) and p not in paths]
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute() and p not in paths]
     own = {
         RUN: run,
         "SHEAF_ROOT": str(root),

@@ -21,9 +21,9 @@ def marked(variable: str, value: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.pid != os.getpid() and process.environ().get(variable) == value:
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+            mine = process.pid != os.getpid() and process.environ().get(variable) == value
+            if mine and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
     return found
 
 

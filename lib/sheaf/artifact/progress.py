@@ -62,8 +62,8 @@ def look(state: State, since: float) -> Look:
         return Look(WAITING)
     if state.done.is_file():
         return Look(DONE, state.done.stat().st_mtime - started)
-    cell = next((b for b in reversed(last) if "cell" in b), {})
-    step = next((b for b in reversed(last) if "what" in b), {})
+    cell: dict[str, Any] = next((b for b in reversed(last) if "cell" in b), {})
+    step: dict[str, Any] = next((b for b in reversed(last) if "what" in b), {})
     words = []
     if cell:
         words.append(f"cell {cell['cell']}/{cell['cells']}")

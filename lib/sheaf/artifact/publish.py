@@ -52,24 +52,22 @@ def _tags(cell: dict[str, Any]) -> set[str]:
     return set(cell.get("metadata", {}).get("tags", []))
 
 
-def current_cell(executed: Path) -> Position | None:
-    """The cell that raised, or was running when papermill last saved the notebook; None when it cannot be told."""
+def current_cell(executed: Path, running: int | None = None) -> Position | None:
+    """The cell that raised, else cell ``running`` of the executed copy (from 1); None when it cannot be told."""
     try:
         cells = read_notebook(executed)["cells"]
     except (OSError, ValueError):  # killed while it was being written
         return None
-    number, found, running = 0, None, None
-    for cell in cells:
-        ours = bool(_tags(cell) & OURS)
-        number += not ours
-        state = cell.get("metadata", {}).get("papermill", {})
-        if ours or cell.get("cell_type") != "code":
-            continue
-        if state.get("exception") is True:
-            found = Position(number, cell.get("execution_count"))
-        elif state.get("status") == "running" or (state.get("start_time") and not state.get("end_time")):
-            running = Position(number, cell.get("execution_count"))
-    return found or running
+    number = 0
+    for place, cell in enumerate((c for c in cells if "papermill-error-cell-tag" not in _tags(c)), 1):
+        number += not _tags(cell) & OURS
+        if _raised(cell) or (place == running and not any(_raised(c) for c in cells)):
+            return Position(number, cell.get("execution_count"))
+    return None
+
+
+def _raised(cell: dict[str, Any]) -> bool:
+    return cell.get("metadata", {}).get("papermill", {}).get("exception") is True
 
 
 def last_executed(executed: Path) -> Position | None:
@@ -151,7 +149,8 @@ def _superseded(job: Job, new: set[str]) -> list[Path]:
 
 
 def _explain(error: OSError, shown: str) -> PublishError:
-    return PublishError(f"cannot write {shown}: {error.strerror or error}; make room or make it writable. Earlier results are intact")
+    cause = error.strerror or error
+    return PublishError(f"cannot write {shown}: {cause}; make room or make it writable. Earlier results are intact")
 
 
 def probe_writable(target: Path, shown: str) -> None:
@@ -185,7 +184,8 @@ def publish(job: Job, executed: Path) -> dict[str, str]:
     copy = job.staged / "notebooks" / f"{job.notebook}.ipynb"
     copy.parent.mkdir(exist_ok=True)
     copy.write_text(dump_notebook(clean_notebook(read_notebook(executed), job)), encoding="utf-8")
-    names = [n for n in files if not n.startswith("records/")] + [f"notebooks/{job.notebook}.ipynb", f"records/{job.notebook}.json"]
+    last = [f"notebooks/{job.notebook}.ipynb", f"records/{job.notebook}.json"]  # a record never precedes what it names
+    names = [n for n in files if n not in last] + last
     temporary: dict[str, Path] = {}
     old = _superseded(job, set(names))
     try:
@@ -198,9 +198,9 @@ def publish(job: Job, executed: Path) -> dict[str, str]:
                 shutil.copyfileobj(source, out)
                 out.flush()
                 os.fsync(out.fileno())
-            os.chmod(temp, 0o644)
+            temporary[name].chmod(0o644)
         for name in names:
-            os.replace(temporary.pop(name), job.target / name)
+            temporary.pop(name).replace(job.target / name)
     except OSError as error:
         raise _explain(error, job.shown) from None
     finally:

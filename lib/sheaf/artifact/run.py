@@ -124,7 +124,7 @@ def check_parameters(path: Path) -> None:
 def _environment(state: State, job: str, sockets: Path) -> dict[str, str]:
     root = state.root
     threads = os.environ.get("SHEAF_THREADS") or os.environ.get("OMP_NUM_THREADS") or str(cores())
-    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(p)]
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(p).is_absolute()]
     ours = [str(root / "lib"), str(root / "kernels")]
     own = {
         "PYTHONPATH": os.pathsep.join([*ours, *(p for p in given if p not in ours)]),
@@ -212,8 +212,14 @@ def _execute(state: State, seed: int, timeout: float, sockets: Path) -> dict[str
         return {"status": "died", "why": f"papermill itself ended with exit code {child.returncode}"}
 
 
+def _running_cell(state: State) -> int | None:
+    """The cell that papermill last said it executes; its own copy does not tell when the kernel died."""
+    beats = (json.loads(line) for line in state.heartbeat.read_text(encoding="utf-8").splitlines() if '"cell"' in line)
+    return next((beat["cell"] for beat in reversed(list(beats)) if "cell" in beat), None)
+
+
 def _failure(outcome: dict[str, Any], state: State, timeout: float) -> Failure | None:
-    cell = publish.current_cell(state.work / "executed.ipynb")
+    cell = publish.current_cell(state.work / "executed.ipynb", _running_cell(state))
     where = str(cell) if cell else "a cell"
     number = cell.number if cell else None
     match outcome["status"]:

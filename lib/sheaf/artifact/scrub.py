@@ -21,8 +21,10 @@ _SECRET_FORMS = re.compile(
     r"\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}|\bhf_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
     r"|(?<=://)[^\s/:@'\"<>]+:[^\s/@'\"<>]+(?=@)"
 )
-# A path may follow a colour code or an escaped line break, both of which end in a letter.
-_START = r"(\x1b\[[0-9;]*m|\\[nrt]|(?<![\w.~>-]))"
+# A path may follow a colour code or an escaped line break, both of which end in a letter; what follows a placeholder
+# is the rest of a path that was replaced already.
+_DONE = "".join(rf"(?<!{name})" for name in ("<project>", "<venv>", "<python>", "<tmp>"))
+_START = rf"(\x1b\[[0-9;]*m|\\[nrt]|(?<![\w.~-]){_DONE})"
 _END = r"(?![\w-])"
 _HOMES = re.compile(_START + r"(?:/home/|/Users/)[\w.-]+" + _END)
 

@@ -14,6 +14,7 @@ __all__ = ["Sources", "cpp_digest", "python_digests", "text_digest"]
 PACKAGES = {"sheaf": "lib", "sheaf_kernels": "kernels"}
 MODULE = "top level"
 BESIDE = {".json", ".toml", ".csv", ".txt", ".yaml", ".html", ".js", ".css"}  # what a module may read from its own folder
+_OURS = re.compile(r"sheaf(_kernels)?(\.\w+)+")
 _MAGIC = re.compile(r"^\s*[%!?].*$", re.MULTILINE)
 # strings and character literals are kept, comments go: the alternatives are tried left to right at every position
 _CPP = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*/', re.DOTALL)
@@ -114,8 +115,8 @@ def _imports(tree: ast.AST, package: str, skip: set[str]) -> tuple[set[tuple[str
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base] if base else parents)
             named |= {(base, alias.name) for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(r"sheaf(_kernels)?(\.\w+)+", node.value) and node.value not in skip:
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in skip:
+            if _OURS.fullmatch(node.value):
                 named.add((node.value, None))
     ours = {(module, name) for module, name in named if module.split(".")[0] in PACKAGES}
     outside = {module.split(".")[0] for module, _ in named - ours} - set(sys.stdlib_module_names) - {""}

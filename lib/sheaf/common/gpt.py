@@ -1,6 +1,5 @@
 """A causal GPT in one file: pre-norm blocks, learned positions, cut into pipeline stages where asked."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -87,15 +86,18 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, seed: int = 0, stage: tuple[int, int] = (0, 1)) -> None:
         super().__init__()
         index, count = stage
+        if not 0 <= index < count:
+            raise ValueError(f"there is no stage {index} of {count}; stages count from 0")
         mine = split(config.layers, count)[index]
         self.config, self.is_first, self.is_last = config, index == 0, index == count - 1
-        if self.is_first:
-            self.tokens = nn.Embedding(config.vocab, config.width)
-            self.positions = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleDict({str(i): Block(config) for i in mine})
-        if self.is_last:
-            self.norm = nn.LayerNorm(config.width)
-            self.head = nn.Linear(config.width, config.vocab, bias=False)
+        with torch.random.fork_rng(devices=[]):  # torch's own initial values, replaced below, leave no trace
+            if self.is_first:
+                self.tokens = nn.Embedding(config.vocab, config.width)
+                self.positions = nn.Embedding(config.context, config.width)
+            self.blocks = nn.ModuleDict({str(i): Block(config) for i in mine})
+            if self.is_last:
+                self.norm = nn.LayerNorm(config.width)
+                self.head = nn.Linear(config.width, config.vocab, bias=False)
         self._initialise(seed)
 
     def stage(self, i: int, n: int) -> "GPT":
@@ -159,11 +161,7 @@ def split(layers: int, n: int) -> list[range]:
 
 def flat_gradient(model: nn.Module) -> Tensor:
     """All gradients of a model as one vector, in the order of its parameters; zeros where a parameter got none."""
-    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in _trained(model)])
-
-
-def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (p for p in model.parameters() if p.requires_grad)
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in model.parameters()])
 
 
 def _code(name: str) -> int:

@@ -11,11 +11,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Emit", "LaunchError", "launch", "run_worker"]
+__all__ = ["Emit", "Hosts", "LaunchError", "launch", "run_worker"]
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -39,9 +40,24 @@ class LaunchError(RuntimeError):
         self.records, self.rank, self.detail = records, rank, detail
 
 
+@dataclass(frozen=True)
+class Hosts:
+    """Places of their own for the processes of a group, such as network namespaces; rank i runs behind prefix i.
+
+    Attributes:
+        prefixes: a command line for each rank that runs the rest of its arguments in that place.
+        address: of the first place, as all others reach it.
+        interface: name of the network interface to use in each.
+    """
+
+    prefixes: tuple[tuple[str, ...], ...]
+    address: str
+    interface: str
+
+
 def launch(
     worker: str | Path, payload: dict[str, Any], *, processes: int, timeout: float, records: Path | None = None,
-    threads: int = 1, on_record: Emit | None = None,
+    threads: int = 1, on_record: Emit | None = None, hosts: Hosts | None = None,
 ) -> list[dict[str, Any]]:
     """Run ``worker`` in ``processes`` processes on this machine and return what they emitted, in order.
 
@@ -57,13 +73,16 @@ def launch(
             a temporary one when absent.
         threads: of torch and OpenMP in each process.
         on_record: called in this process with each record soon after it was emitted.
+        hosts: run each process in a place of its own, under a torchrun of its own; None for this one, under one.
 
     Raises:
-        ValueError: no process, no time, or a payload JSON cannot hold.
+        ValueError: no process, no time, a payload JSON cannot hold, or another number of hosts than of processes.
         LaunchError: a process failed or time ran out; names the rank and holds its traceback.
     """
     if processes < 1 or timeout <= 0:
         raise ValueError(f"a group needs at least 1 process and a timeout above 0 s; got {processes} and {timeout}")
+    if hosts is not None and len(hosts.prefixes) != processes:
+        raise ValueError(f"{processes} processes need as many hosts; got {len(hosts.prefixes)}")
     try:
         text = json.dumps(payload)
     except TypeError as error:
@@ -75,31 +94,32 @@ def launch(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.touch()
         tail = _Tail(out, on_record)
-        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}",
-                   "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--max-restarts=0"]
-        command += [str(worker)] if isinstance(worker, Path) else ["-m", worker]
+        target = [str(worker)] if isinstance(worker, Path) else ["-m", worker]
+        commands = [[*head, *target] for head in _agents(processes, hosts)]
         environment = os.environ | {
             _FOLDER: str(folder), _STARTER: str(os.getpid()), _RECORDS: str(out),
             "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1",
         }
-        if interface := _loopback():
+        if interface := hosts.interface if hosts else _loopback():
             environment.setdefault("GLOO_SOCKET_IFNAME", interface)
         with (folder / "log").open("wb") as log:
-            group = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                     env=environment, start_new_session=True)
+            agents: list[subprocess.Popen[bytes]] = []
             deadline = time.monotonic() + timeout
             try:
-                while group.poll() is None and time.monotonic() < deadline:
+                for command in commands:
+                    agents.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, env=environment,
+                                                   stderr=subprocess.STDOUT, start_new_session=True))
+                while not _over(agents) and time.monotonic() < deadline:
                     tail.read()
                     time.sleep(_POLL)
-                late = group.poll() is None
+                late = not _over(agents)
             finally:
-                _stop(group)
+                _stop(agents)
         tail.read()
         if late:
             raise LaunchError(f"{processes} processes of {worker} did not finish within {timeout:g} s and were stopped "
                               f"after {len(tail.found)} records; allow more time or ask for less work", tail.found)
-        if group.returncode != 0:
+        if any(agent.returncode for agent in agents):
             rank, why, detail = _blame(folder)
             whom = f"rank {rank}" if rank is not None else "one"
             raise LaunchError(f"{whom} of {processes} processes of {worker} failed after {len(tail.found)} records "
@@ -163,21 +183,43 @@ def _leave_with(parent: int, starter: int) -> None:
             os._exit(3)
 
 
-def _stop(group: subprocess.Popen[bytes]) -> None:
-    """Stop the agent and its workers, which torchrun starts in sessions of their own."""
+def _agents(processes: int, hosts: Hosts | None) -> list[list[str]]:
+    """The torchrun command lines of a group: one with a port the system picks, or one behind each host's prefix."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--max-restarts=0"]
+    if hosts is None:
+        return [[*run, "--nnodes=1", f"--nproc-per-node={processes}", "--rdzv-backend=c10d",
+                 "--rdzv-endpoint=127.0.0.1:0"]]
+    # a network of the group's own has every port free
+    return [[*prefix, *run, f"--nnodes={processes}", "--nproc-per-node=1", f"--node-rank={i}",
+             f"--master-addr={hosts.address}", "--master-port=29500"] for i, prefix in enumerate(hosts.prefixes)]
+
+
+def _over(agents: list[subprocess.Popen[bytes]]) -> bool:
+    """All have ended, or one of them badly."""
+    codes = [agent.poll() for agent in agents]
+    return any(codes) or None not in codes
+
+
+def _stop(agents: list[subprocess.Popen[bytes]]) -> None:
+    """Stop the agents and their workers, which torchrun starts in sessions of their own."""
     import psutil
 
-    try:
-        workers = psutil.Process(group.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        workers = []
-    if group.poll() is None:
-        group.terminate()
+    workers = []
+    for agent in agents:
         try:
-            group.wait(_GRACE)
+            workers += psutil.Process(agent.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            continue
+    running = [agent for agent in agents if agent.poll() is None]
+    for agent in running:
+        agent.terminate()
+    deadline = time.monotonic() + _GRACE
+    for agent in running:
+        try:
+            agent.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            group.kill()
-            group.wait()
+            agent.kill()
+            agent.wait()
     for process in workers:
         try:
             process.kill()

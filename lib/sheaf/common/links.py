@@ -13,8 +13,12 @@ the card; only the sending card is a bottleneck, not the receiving one; send buf
 collectives are not shaped: use :meth:`EmulatedGroup.all_reduce` and :meth:`EmulatedGroup.barrier`.
 """
 
+import itertools
+import queue
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from sheaf.common.launch import Emit, launch, run_worker
+from sheaf.common.launch import Emit, Hosts, launch, run_worker
 from sheaf.common.link_table import LinkClock, LinkTable, Passage
 
 __all__ = ["EmulatedGroup", "LinkCheck", "LinkClock", "LinkTable", "Passage", "measure_link"]
@@ -36,12 +40,12 @@ _WARM_TAG = 1 << 21
 class _Send:
     """A message on its way. ``left`` is when its link has carried it; :meth:`wait` returns then."""
 
-    work: dist.Work
+    posted: Future[dist.Work]
     staged: torch.Tensor
     left: float
 
     def wait(self) -> None:
-        self.work.wait()
+        self.posted.result().wait()
         _sleep_until(self.left)
 
 
@@ -84,19 +88,26 @@ class EmulatedGroup:
         links: a row and column per rank of ``group``; None sends at the speed of the real transport.
         group: an initialised gloo process group; the default one when None.
         nic_file: a path common to the processes of the group; needed when ``links`` has network cards.
+        delay_first: for a transport that shapes the rate itself: hold each message back by its delay, then hand it over;
+            the order of a constant delay and a queue does not matter. ``links`` must leave the bandwidth infinite.
 
     Raises:
-        ValueError: a link table of another size than the group, or cards without ``nic_file``.
+        ValueError: a link table of another size than the group, cards without ``nic_file``, or ``delay_first`` with
+            a finite bandwidth.
     """
 
     def __init__(
-        self, links: LinkTable | None, group: dist.ProcessGroup | None = None, nic_file: Path | None = None,
+        self, links: LinkTable | None, group: dist.ProcessGroup | None = None, nic_file: Path | None = None, *,
+        delay_first: bool = False,
     ) -> None:
         self.rank, self.size, self.links, self._group = dist.get_rank(group), dist.get_world_size(group), links, group
         if links is not None and links.size != self.size:
             raise ValueError(f"the link table is for {links.size} ranks, the group has {self.size}")
         if links is not None and links.nic is not None and nic_file is None:
             raise ValueError("ranks that share network cards need nic_file, a path that all of them can open")
+        if delay_first and (links is None or not np.isinf(links.bandwidth).all()):
+            raise ValueError("delay_first is for a transport with rates of its own: give links of infinite bandwidth")
+        self._outbox = _Outbox() if delay_first else None
         self._clock = LinkClock(links, nic_file) if links is not None else None
         self._sent: dict[tuple[int, int], int] = {}
         self._received: dict[tuple[int, int], int] = {}
@@ -113,14 +124,22 @@ class EmulatedGroup:
         now = time.monotonic()
         passage = self._clock.send(self.rank, dst, nbytes, now) if self._clock else Passage(now, now, 0.0)
         staged = torch.empty(_HEADER + nbytes, dtype=torch.uint8)
-        header = torch.tensor([passage.arrives, number, nbytes, 0], dtype=torch.float64)
+        stamp = 0.0 if self._outbox else passage.arrives
+        header = torch.tensor([stamp, number, nbytes, 0], dtype=torch.float64)
         staged[:_HEADER].view(torch.float64).copy_(header)
         staged[_HEADER:].copy_(payload)
         self._bytes[dst] += nbytes
         self._messages[dst] += 1
         self._seconds[dst] += passage.left - passage.start
-        work = _posted(dist.isend(staged, self._global(dst), group=self._group, tag=tag))
-        handle = _Send(work, staged, passage.left)
+        handle = _Send(Future(), staged, passage.left)
+
+        def post() -> None:
+            handle.posted.set_result(_posted(dist.isend(staged, self._global(dst), group=self._group, tag=tag)))
+
+        if self._outbox:
+            self._outbox.put(passage.arrives, post)
+        else:
+            post()
         self._pending.append(handle)
         return handle
 
@@ -188,7 +207,7 @@ class EmulatedGroup:
     def flush(self) -> None:
         """Wait until the real transport has taken every message sent so far."""
         for handle in self._pending:
-            handle.work.wait()
+            handle.posted.result().wait()
         self._pending.clear()
 
     def traffic(self) -> dict[str, list[float] | list[int]]:
@@ -207,6 +226,27 @@ class EmulatedGroup:
 
     def _global(self, rank: int) -> int:
         return rank if self._group is None else dist.get_global_rank(self._group, rank)
+
+
+class _Outbox:
+    """A thread that posts messages at their time."""
+
+    def __init__(self) -> None:
+        self._queue: queue.PriorityQueue[tuple[float, int, Callable[[], None]]] = queue.PriorityQueue()
+        self._count = itertools.count()  # first come, first served at equal times
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def put(self, due: float, post: Callable[[], None]) -> None:
+        self._queue.put((due, next(self._count), post))
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if (left := item[0] - time.monotonic()) > 0:
+                self._queue.put(item)  # a message due earlier may still come
+                time.sleep(min(left, 5e-4))
+            else:
+                item[2]()
 
 
 def _posted(work: dist.Work | None) -> dist.Work:
@@ -232,22 +272,29 @@ class LinkCheck:
     ideal: float
 
 
-def measure_link(nbytes: int = 10_000_000, bandwidth: float = 100e6, delay: float = 0.02, *, repetitions: int = 3,
-                 timeout: float = 120.0) -> list[LinkCheck]:
+def measure_link(
+    nbytes: int = 10_000_000, bandwidth: float = 100e6, delay: float = 0.02, *, repetitions: int = 3,
+    timeout: float = 120.0, hosts: Hosts | None = None, emulated: LinkTable | None = None,
+) -> list[LinkCheck]:
     """Send a message over an emulated link between two processes and time it: is the emulation accurate here?
 
     10 MB over 100 Mbit/s take 0.8 s plus the delay.
 
+    Args:
+        hosts, emulated: places of the two processes that shape traffic themselves, and what is left to emulate there
+            (:mod:`sheaf.common.links_netns`).
+
     Raises:
         LaunchError: the two processes failed or took longer than ``timeout`` seconds.
     """
-    payload = {"nbytes": nbytes, "bandwidth": bandwidth, "delay": delay, "repetitions": repetitions}
-    found = launch("sheaf.common.links", payload, processes=2, timeout=timeout)
+    table = emulated or LinkTable.uniform(2, delay, bandwidth)
+    payload = {"nbytes": nbytes, "links": table.to_dict(), "repetitions": repetitions, "shaped": emulated is not None}
+    found = launch("sheaf.common.links", payload, processes=2, timeout=timeout, hosts=hosts)
     return [LinkCheck(nbytes, delay, bandwidth, r["seconds"], delay + nbytes * 8 / bandwidth) for r in found]
 
 
 def _measure(payload: dict[str, Any], folder: Path, emit: Emit) -> None:
-    group = EmulatedGroup(LinkTable.uniform(2, payload["delay"], payload["bandwidth"]))
+    group = EmulatedGroup(LinkTable.from_dict(payload["links"]), delay_first=payload["shaped"])
     data = torch.zeros(payload["nbytes"], dtype=torch.uint8)
     group.warm_up()
     for _ in range(payload["repetitions"]):

@@ -40,11 +40,11 @@ def duration(seconds: float) -> str:
 
 
 def when(stamp: str) -> str:
-    """``2026-11-23 21:49 UTC`` from an ISO time; what cannot be read is given back as it is."""
+    """``2026-11-23 21:49 UTC`` from an ISO time; empty when it cannot be read."""
     try:
         found = datetime.fromisoformat(stamp)
     except ValueError:
-        return stamp
+        return ""
     return found.strftime("%Y-%m-%d %H:%M") + (" UTC" if found.utcoffset() is not None else "")
 
 
@@ -92,8 +92,8 @@ def provenance(facts: dict[str, Any]) -> list[tuple[str, str]]:
     settings = facts.get("settings")
     shown = json.dumps(settings, sort_keys=True, ensure_ascii=False) if settings is not None else "not recorded"
     return [
-        ("commit", plain("commit")), ("uncommitted changes", unclean), ("started", when(plain("started"))),
-        ("finished", when(plain("finished"))), ("wall time, s", plain("wall_s")), ("CPU time, s", plain("cpu_s")),
+        ("commit", plain("commit")), ("uncommitted changes", unclean), ("started", when(plain("started")) or "not recorded"),
+        ("finished", when(plain("finished")) or "not recorded"), ("wall time, s", plain("wall_s")), ("CPU time, s", plain("cpu_s")),
         ("peak memory, MB", plain("peak_mb")), ("CPU", plain("cpu")), ("cores", plain("cores")),
         ("torch threads", plain("threads")), ("GPU", plain("gpu") if facts.get("gpu") else "none"),
         ("seed", plain("seed")), ("settings", shown), ("Python", plain("python")), ("packages", listed("packages")),
