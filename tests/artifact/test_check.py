@@ -229,7 +229,9 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "entry is forgotten": (source(2, "x = 1"), r"T1: paper.toml assigns this table to the notebook"),
     "id of another notebook": (source(2, "study.table('T1', f)\nstudy.claim('C2', x)"), r"C2: .*assigns to 02_b"),
     "id of another kind": (source(2, "study.figure('T1', f)"), r"T1: is a table in paper.toml; call study.table"),
-    "id is put together": (source(2, "study.table('T1', f)\nstudy.table(f'T{1}', f)"), r"study.table: its id is put together"),
+    "id of no entry is put together": (source(2, "study.table('T1', f)\nstudy.table(f'X{1}', f)"), r"f'X\{1\}': makes no table"),
+    "id is put together of anything": (source(2, "study.table('T1', f)\nstudy.table(f'{a}{b}', f)"), r"study.table: its id cannot"),
+    "id is computed": (source(2, "study.table('T1', f)\nstudy.table('T' + n, f)"), r"study.table: its id cannot"),
     "looped id is misspelt": (
         lambda r: edit_cells(r, "02_b", lambda c: c[2].update(source="for n in ['C2', 'C4']:\n    study.claim(n, z)")),
         r"02_b.ipynb: C3: paper.toml assigns this claim",
@@ -316,6 +318,12 @@ def test_every_mutation_is_found(kind: str, project: Path, monkeypatch: pytest.M
     assert any(re.search(expected, line) for line in found), found
     assert all(line.count(": ") >= 2 and "; " in line for line in found), "file: key: what; fix"
     assert not any("canary-0123456789" in line or str(project) in line for line in found)
+
+
+@pytest.mark.parametrize("text", ["study.table(f'T{number}', frame)", "for name in ['T1']:\n    study.table(name, frame)"])
+def test_ids_may_be_looped_over(text: str, project: Path) -> None:
+    source(2, text)(project)
+    assert problems(project) == []
 
 
 def test_a_mutation_is_one_problem_and_not_an_avalanche(project: Path) -> None:

@@ -83,7 +83,7 @@ def test_dry_run_status_and_why_touch_nothing(toy: Toy) -> None:
     ]
     why = toy.sheaf("why", "toy_a/02_second", "--profile", "smoke")
     assert why.stdout.splitlines()[0] == "toy_a/02_second: would run"
-    assert not (toy.root / ".sheaf").exists()
+    assert [p.name for p in (toy.root / ".sheaf").iterdir()] == ["digests.json"], "a cache, and nothing that counts"
     assert not (toy.root / "results").exists()
 
 

@@ -139,36 +139,50 @@ def _study_call(node: ast.AST) -> str | None:
     return None
 
 
+def _id_pattern(node: ast.expr | None) -> str | None:
+    """A pattern of the ids an f-string can make; None when it is no f-string, or one without fixed text."""
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts = [re.escape(str(v.value)) if isinstance(v, ast.Constant) else ".+" for v in node.values]
+    return "".join(parts) if any(part != ".+" for part in parts) else None
+
+
 def _check_ids(trees: list[ast.Module], spec: Paper, notebook: str) -> Iterator[tuple[str, str, str]]:
     """The ids a notebook makes are those that paper.toml assigns to it.
 
     An id is mostly written in the call. Where a loop passes it in a variable, it has to stand as text somewhere in the
-    notebook, as in the list that is looped over; an id put together from pieces cannot be checked and is refused.
+    notebook, as in the list that is looped over; an f-string stands for every id it can make. `Study` itself refuses
+    ids that are not the notebook's, and a notebook that leaves one out, when it runs.
     """
     mine = {entry.id: (kind, entry) for kind, entry in spec.entries(notebook)}
     everywhere = {entry.id: entry.notebook for _, entry in spec.entries()}
     texts = {n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
     used: set[str] = set()
-    looped: set[str] = set()
     for call in (node for tree in trees for node in ast.walk(tree)):
         kind = _study_call(call)
         if kind not in ("table", "figure", "claim", "missing") or not isinstance(call, ast.Call):
             continue
         first = call.args[0] if call.args else next((k.value for k in call.keywords if k.arg == "id"), None)
+        of_kind = {id for id, (its, _) in mine.items() if kind in (its, "missing")}
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             id = first.value
             used.add(id)
             if id not in mine:
                 place = f"which paper.toml assigns to {everywhere[id]}" if id in everywhere else "which paper.toml lacks"
                 yield id, f"study.{kind}({id!r}) makes an entry {place}", "correct the id, or paper.toml"
-            elif kind not in ("missing", mine[id][0]):
+            elif id not in of_kind:
                 yield id, f"is a {mine[id][0]} in paper.toml", f"call study.{mine[id][0]}({id!r}, ...)"
+        elif pattern := _id_pattern(first):
+            made = {id for id in of_kind if re.fullmatch(pattern, id)}
+            used |= made
+            if not made:
+                yield ast.unparse(first or call), f"makes no {kind} that paper.toml assigns here", "correct it, or paper.toml"
         elif isinstance(first, ast.Name | ast.Subscript | ast.Attribute):
-            looped |= set(mine) if kind == "missing" else {id for id, (its, _) in mine.items() if its == kind}
+            used |= of_kind & texts
         else:
-            yield f"study.{kind}", "its id is put together in the call", "write the ids as text, in the call or in a list"
+            yield f"study.{kind}", "its id cannot be read from the call", "write the ids as text, in the call or in a list"
     for id, (kind, entry) in mine.items():
-        if id not in used and not (id in looped and id in texts) and not getattr(entry, "missing", None):
+        if id not in used and not getattr(entry, "missing", None):
             yield id, f"paper.toml assigns this {kind} to the notebook, which does not make it", f"call study.{kind}({id!r}, ...)"
 
 

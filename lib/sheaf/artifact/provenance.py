@@ -77,7 +77,9 @@ def _data_digests(root: Path, paper: str, external: list[str]) -> dict[str, str]
             found[f"data/{paper}/{file.relative_to(shipped).as_posix()}"] = file_digest(file)
     for name in external:
         folder = external_dir(name)
-        files = sorted(f for f in folder.rglob("*") if f.is_file()) if folder else []
+        if folder is None:
+            continue
+        files = sorted(f for f in folder.rglob("*") if f.is_file())
         small = sum(f.stat().st_size for f in files) <= EXTERNAL_LIMIT
         for file in files:
             key = f"external/{name}/{file.relative_to(folder).as_posix()}"

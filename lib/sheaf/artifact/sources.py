@@ -62,8 +62,8 @@ def python_digests(text: str) -> dict[str, str]:
     _strip_docstrings(tree)
     parts: dict[str, list[str]] = {MODULE: []}
     for node in tree.body:
-        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        parts.setdefault(node.name if named else MODULE, []).append(ast.dump(node))
+        name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else MODULE
+        parts.setdefault(name, []).append(ast.dump(node))
     return {name: text_digest("\n".join(dumps)) for name, dumps in parts.items()}
 
 
@@ -115,9 +115,8 @@ def _imports(tree: ast.AST, package: str, skip: set[str]) -> tuple[set[tuple[str
                 parents = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*parents, base] if base else parents)
             named |= {(base, alias.name) for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in skip:
-            if _OURS.fullmatch(node.value):
-                named.add((node.value, None))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _OURS.fullmatch(node.value):
+            named |= {(node.value, None)} if node.value not in skip else set()
     ours = {(module, name) for module, name in named if module.split(".")[0] in PACKAGES}
     outside = {module.split(".")[0] for module, _ in named - ours} - set(sys.stdlib_module_names) - {""}
     return ours, outside

@@ -30,7 +30,7 @@ STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.axisbelow": True, "grid.color": GREY, "grid.alpha": 0.25, "grid.linewidth": 0.6, "lines.linewidth": 1.6,
-    "legend.frameon": False, "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "legend.frameon": False, "axes.prop_cycle": plt.cycler(color=COLOURS),
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
     "svg.hashsalt": "sheaf", "svg.fonttype": "path", "figure.dpi": 100,
@@ -81,7 +81,8 @@ def direct_label(ax: Axes, x: float, y: float, text: str, colour: str, *, dx: fl
 
 def plain_log(axis: Axis, ticks: Sequence[float] = (1, 2, 5)) -> None:
     """Make an axis logarithmic and write its ticks as plain numbers, 1, 2 and 5 per decade."""
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    name = "x" if axis is axis.axes.xaxis else "y"
+    getattr(axis.axes, f"set_{name}scale")("log")
     axis.set_major_locator(LogLocator(subs=tuple(ticks)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
