@@ -120,7 +120,7 @@ def build(op: str) -> tuple[Path | None, str]:
             for command in _commands(op, cxx, Path(work)):
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
-                    raise BuildError(f"{Path(cxx).name} failed on {op}/cpu.cpp:\n{done.stderr.strip()[-4000:]}")
+                    raise BuildError(f"{Path(cxx).name} failed on {op}/cpu.cpp:\n{done.stderr.strip()[:3000]}")
             os.replace(Path(work) / "op.so", target)
         _why_not(target).unlink(missing_ok=True)
         for old in target.parent.glob(f"{op}-*"):

@@ -1,5 +1,7 @@
 """Emulated links: arithmetic of the clock, real processes against it, and what happens when a process fails."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -316,3 +318,20 @@ def test_the_kernel_shapes_a_link_in_namespaces():
     # packet headers cost about 5 %; a 16 kB burst passes at once
     assert all(0.95 < r.measured / r.ideal < 2 for r in found)
     assert not any(psutil.pid_exists(p) for p in holders)
+
+
+def test_a_killed_starter_takes_its_group_along(tmp_path: Path):
+    script, kept = tmp_path / "failing.py", tmp_path / "kept.jsonl"
+    script.write_text(FAILING)
+    code = ("import sys; from pathlib import Path; from sheaf.common.launch import launch; "
+            "launch(Path(sys.argv[1]), {'how': 'hang'}, processes=2, timeout=100, records=Path(sys.argv[2]))")
+    starter = subprocess.Popen([sys.executable, "-c", code, str(script), str(kept)])
+    deadline = time.monotonic() + 60
+    while not (kept.exists() and len(kept.read_text().splitlines()) == 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    family = psutil.Process(starter.pid).children(recursive=True)
+    starter.kill()
+    starter.wait()
+    assert len(family) >= 3  # torchrun and its two workers
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive

@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor> cyclic(const Tensor& pp, const Tensor& cut, const Ten
   return {out, gains};
 }
 
-std::tuple<Tensor, Tensor> search(const Tensor& pp, const Tensor& dp, const Tensor& cut, const Tensor& seeds,
+std::tuple<Tensor, Tensor> evolutionary_search(const Tensor& pp, const Tensor& dp, const Tensor& cut, const Tensor& seeds,
                                   const Tensor& start, int64_t groups, int64_t evaluations, int64_t population,
                                   int64_t rule, bool compat) {
   const Problem p = problem(pp, dp, &cut, groups);
@@ -75,7 +75,7 @@ std::tuple<Tensor, Tensor> search(const Tensor& pp, const Tensor& dp, const Tens
   return {best, history};
 }
 
-std::tuple<Tensor, Tensor> random(const Tensor& pp, const Tensor& dp, const Tensor& seeds, int64_t groups,
+std::tuple<Tensor, Tensor> random_search(const Tensor& pp, const Tensor& dp, const Tensor& seeds, int64_t groups,
                                   int64_t evaluations) {
   const Problem p = problem(pp, dp, nullptr, groups);
   Tensor best = at::empty({seeds.size(0), p.n}, seeds.options());
@@ -104,7 +104,7 @@ std::tuple<Tensor, Tensor> random(const Tensor& pp, const Tensor& dp, const Tens
   return {best, history};
 }
 
-std::tuple<Tensor, Tensor> exhaustive(const Tensor& pp, const Tensor& dp, int64_t groups) {
+std::tuple<Tensor, Tensor> exhaustive_search(const Tensor& pp, const Tensor& dp, int64_t groups) {
   const Problem p = problem(pp, dp, nullptr, groups);
   Tensor best = at::empty({p.n}, pp.options().dtype(at::kLong));
   Tensor result = at::empty({2}, pp.options());  // cost, partitions evaluated
@@ -118,7 +118,7 @@ std::tuple<Tensor, Tensor> exhaustive(const Tensor& pp, const Tensor& dp, int64_
 TORCH_LIBRARY_IMPL(sheaf, CPU, m) {
   m.impl("placement_evaluate", evaluate);
   m.impl("placement_cyclic", cyclic);
-  m.impl("placement_search", search);
-  m.impl("placement_random", random);
-  m.impl("placement_exhaustive", exhaustive);
+  m.impl("placement_search", evolutionary_search);
+  m.impl("placement_random", random_search);
+  m.impl("placement_exhaustive", exhaustive_search);
 }
