@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from toy_project import Toy
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -45,7 +44,8 @@ def install() -> None:
     if shutil.which("slurmctld") and shutil.which("munged"):
         return
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", "--no-install-recommends", "slurm-wlm", "munge"]):
+    packages = ["--no-install-recommends", "slurm-wlm", "munge"]
+    for command in (["apt-get", "update", "-q"], ["apt-get", "install", "-y", "-q", *packages]):
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"cannot install Slurm: {done.stderr.strip().splitlines()[-1:]}")
@@ -90,7 +90,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
             time.sleep(1)
         yield env
     finally:
-        conf.unlink()
+        conf.unlink(missing_ok=True)
         for daemon in reversed(daemons):
             daemon.terminate()
             try:
