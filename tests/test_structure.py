@@ -18,11 +18,13 @@ TOP_LEVEL = {
     "notebooks", "lib", "kernels", "data", "results", "tests", "docs",
 }  # fmt: skip
 MACHINE_PATH = re.compile(r"(?<![\w.~<$}/-])/(?:root|work|home/\w+|Users/\w+|private/var|mnt|scratch)/[\w.-]+")
-MAY_NAME_PATHS = {"lib/sheaf/artifact/scrub.py", "tests/test_structure.py", "tests/artifact/test_scrub.py"}
+MAY_NAME_PATHS = {  # they look for such paths
+    "lib/sheaf/artifact/scrub.py", "tests/test_structure.py", "tests/artifact/test_scrub.py", "tests/artifact/test_check.py",
+}  # fmt: skip
 LINES, BYTES = 500, 5_000_000
 COMES_WITH = {  # packages that a declared one is made of
     "IPython": "ipykernel", "jupyter_client": "ipykernel", "traitlets": "ipykernel", "PIL": "matplotlib",
-    "yaml": "snakemake", "markupsafe": "jinja2", "triton": "torch",
+    "yaml": "snakemake", "markupsafe": "jinja2", "triton": "torch", "bs4": "nbconvert",
 }  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def notebook(path: Path, *extra: Any) -> None:
 
 def claim_entry(claim: tuple[Any, ...], profile: str, note: str = "") -> dict[str, Any]:
     """What Study records for a claim."""
-    id, says, where, name, unit, criterion, more, samples = claim
+    _, says, where, name, unit, criterion, more, samples = claim
     told = dict(line.split(" = ", 1) for line in more.splitlines())
     published = told.get("published")
     if published is not None:
@@ -212,18 +212,24 @@ def hostile(root: Path, profile: str = "laptop") -> None:
         base = {"notebook": "01_evil", "where": text, "title": text, "note": text, "scale": text}
         made = stored(folder, f"tables/{name}.csv", rows)
         entries[f"table.{i}"] = base | {"kind": "table", "published_file": made["file"]} | made
-        drawn = SVG.replace("<path", f"<script>window.parent.pwned=1;window.pwned=1</script>{EVIL[i % 2]}<path", 1)
+        drawn = SVG.replace("<path", "<script>parent.pwned=1;window.pwned=1</script><path", 1).replace(
+            "<svg", "<svg onload='parent.pwned=1'"
+        )
         entries[f"figure.{i}"] = base | {"kind": "figure"} | stored(folder, f"figures/{name}.svg", drawn)
         more = f"published = '{text}'\nstatistic = 'exact'"
         claim = claim_entry((f"claim.{i}", text, text, "01_evil", text, ">= 1", more, [2.0]), profile, note=text)
         entries[f"claim.{i}"] = claim | {"published": text, "why": text, "method": text}
     entries["search"] = {"kind": "table", "notebook": "01_evil", "where": "x", "title": "x", "missing": everything}
-    facts = {key: everything for key in FACTS} | {"packages": {e: e for e in EVIL}, "data": {e: e for e in EVIL}}
+    facts = dict.fromkeys(FACTS, everything) | {"packages": {e: e for e in EVIL}, "data": {e: e for e in EVIL}}
     facts |= {"settings": {e: e for e in EVIL}, "wall_s": "NaN", "dirty": [], "finished": EVIL[0]}
     write_part(folder, "toy_hostile", profile, "01_evil", entries, facts)
     outputs = [
-        new_output("display_data", data={"text/html": everything + "<script src='https://evil.example/x.js'></script>"}),
-        new_output("display_data", data={"image/svg+xml": SVG.replace("<path", "<script>parent.pwned=1</script><path")}),
+        new_output(
+            "display_data", data={"text/html": everything + "<script src='https://evil.example/x.js'></script>"}
+        ),
+        new_output(
+            "display_data", data={"image/svg+xml": SVG.replace("<path", "<script>parent.pwned=1</script><path")}
+        ),
         new_output("display_data", data={"text/markdown": everything + "\n\n![x](https://evil.example/a.png)"}),
         new_output("display_data", data={"text/latex": f"${EVIL[0]}$"}),
         new_output("display_data", data={"application/javascript": "window.pwned=1", "text/plain": everything}),

@@ -230,7 +230,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
     "id of another notebook": (source(2, "study.table('T1', f)\nstudy.claim('C2', x)"), r"C2: .*assigns to 02_b"),
     "id of another kind": (source(2, "study.figure('T1', f)"), r"T1: is a table in paper.toml; call study.table"),
     "id of no entry is put together": (source(2, "study.table('T1', f)\nstudy.table(f'X{1}', f)"), r"f'X\{1\}': makes no table"),
-    "id is put together of anything": (source(2, "study.table('T1', f)\nstudy.table(f'{a}{b}', f)"), r"study.table: its id cannot"),
+    "id is put together of anything": (source(2, "study.table('T1', f)\nstudy.table(f'{a}{b}', f)"), r"its id cannot be read"),
     "id is computed": (source(2, "study.table('T1', f)\nstudy.table('T' + n, f)"), r"study.table: its id cannot"),
     "looped id is misspelt": (
         lambda r: edit_cells(r, "02_b", lambda c: c[2].update(source="for n in ['C2', 'C4']:\n    study.claim(n, z)")),

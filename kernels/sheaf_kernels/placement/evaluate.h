@@ -23,37 +23,58 @@ class Route {
  public:
   double length(const double* w, int g) {
     if (g == 1) return 0;
-    return g <= kExactRoute ? held_karp(w, g) : heuristic(w, g);
+    if (g > kExactRoute) return heuristic(w, g);
+    return g <= 4 ? held_karp<4>(w, g) : g <= 8 ? held_karp<8>(w, g) : held_karp<16>(w, g);
   }
 
  private:
-  std::vector<double> best_;
+  std::vector<double> best_, edge_;
   std::vector<int> path_;
 
+  // Held-Karp over sets of at most half the groups; two routes that share no group and cover all are then joined. Rows are
+  // padded with infinity to a fixed width, so that the minimum is a short tree of vector operations.
+  template <int kWidth>
   double held_karp(const double* w, int g) {
-    const int full = (1 << g) - 1;
-    best_.resize(static_cast<size_t>(full + 1) * g);
-    double* best = best_.data();
-    double row[kExactRoute];
-    // best[set][j]: shortest route that visits `set` and ends in j.
+    const int full = (1 << g) - 1, half = (g + 1) / 2;
+    best_.resize(static_cast<size_t>(full + 1) * kWidth);
+    edge_.assign(kWidth * kWidth, kInf);
+    for (int i = 0; i < g; ++i) std::copy(w + i * g, w + i * g + g, edge_.data() + i * kWidth);
+    double* best = best_.data();  // best[set][j]: shortest route that visits `set` and ends in j
+    const double* edge = edge_.data();
+    double least = kInf;
     for (int set = 1; set <= full; ++set) {
-      double* out = best + static_cast<size_t>(set) * g;
-      std::fill(out, out + g, kInf);
-      if ((set & (set - 1)) == 0) {
+      const int count = __builtin_popcount(set);
+      if (count > half) continue;
+      double* out = best + static_cast<size_t>(set) * kWidth;
+      std::fill(out, out + kWidth, kInf);
+      if (count == 1) {
         out[__builtin_ctz(set)] = 0;
         continue;
       }
       for (int rest = set; rest; rest &= rest - 1) {
         const int j = __builtin_ctz(rest);
-        const double* from = best + static_cast<size_t>(set & ~(1 << j)) * g;
-        const double* edge = w + j * g;
-        for (int k = 0; k < g; ++k) row[k] = from[k] + edge[k];
-        double least = row[0];
-        for (int k = 1; k < g; ++k) least = row[k] < least ? row[k] : least;
-        out[j] = least;
+        out[j] = join<kWidth>(best + static_cast<size_t>(set & ~(1 << j)) * kWidth, edge + j * kWidth);
       }
     }
-    return *std::min_element(best + static_cast<size_t>(full) * g, best + static_cast<size_t>(full + 1) * g);
+    for (int set = 1; set <= full; ++set) {
+      if (__builtin_popcount(set) != half || (2 * half == g && !(set & 1))) continue;
+      const double* ends = best + static_cast<size_t>(set) * kWidth;
+      const double* others = best + static_cast<size_t>(full & ~set) * kWidth;
+      for (int rest = set; rest; rest &= rest - 1) {
+        const int j = __builtin_ctz(rest);
+        least = std::min(least, ends[j] + join<kWidth>(others, edge + j * kWidth));
+      }
+    }
+    return least;
+  }
+
+  template <int kWidth>
+  static double join(const double* route, const double* edge) {
+    double row[kWidth];
+    for (int k = 0; k < kWidth; ++k) row[k] = route[k] + edge[k];
+    for (int width = kWidth / 2; width > 0; width /= 2)
+      for (int k = 0; k < width; ++k) row[k] = row[k] < row[k + width] ? row[k] : row[k + width];
+    return row[0];
   }
 
   static double total(const std::vector<int>& p, const double* w, int g) {

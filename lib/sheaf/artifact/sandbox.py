@@ -14,6 +14,7 @@ from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
 from sheaf.artifact.paths import state_dir
+from sheaf.artifact.processes import JOB, end_marked
 from sheaf.artifact.scrub import SECRET_NAME
 
 __all__ = ["Sandbox", "sandbox"]
@@ -50,12 +51,13 @@ class Sandbox:
 
 @contextmanager
 def sandbox(root: Path, environ: Mapping[str, str] | None = None) -> Iterator[Sandbox]:
-    """Surroundings for one notebook; its results, sockets and IPython profile are deleted at the end.
+    """Surroundings for one notebook; at the end its processes are ended, its results, sockets and IPython profile deleted.
 
     Results go to a folder in ``.sheaf`` and never over ``results/``. The kernel talks over IPC sockets in a folder of
     its own: TCP ports are lost to races between parallel kernels, and in a shared folder kernels share socket names.
     """
-    results = f".sheaf/nbval/{uuid4().hex[:12]}"
+    name = uuid4().hex[:12]
+    results = f".sheaf/nbval/{name}"
     private = Path(tempfile.mkdtemp(prefix="sheaf-", dir=_short_tmp()))
     inherited = os.environ if environ is None else environ
     kept = {k: v for k, v in inherited.items() if k not in _UNSET and not SECRET_NAME.search(k)}
@@ -63,6 +65,7 @@ def sandbox(root: Path, environ: Mapping[str, str] | None = None) -> Iterator[Sa
     environment = kept | _SET | {
         "SHEAF_ROOT": str(root),
         "SHEAF_RESULTS": results,
+        JOB: f"nbval/{name}",  # what a notebook starts (torchrun and its workers) carries it too
         "IPYTHONDIR": str(private / "ipython"),  # no start-up files
         "PYTHONPATH": os.pathsep.join(filter(None, library)),
     }  # fmt: skip
@@ -70,6 +73,7 @@ def sandbox(root: Path, environ: Mapping[str, str] | None = None) -> Iterator[Sa
     try:
         yield Sandbox(environment, manager, results)
     finally:
+        end_marked(JOB, f"nbval/{name}")
         shutil.rmtree(private, ignore_errors=True)
         shutil.rmtree(state_dir(root).parent / results, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """An executed notebook as a page of its own: sanitised, without scripts, styles or pictures from elsewhere."""
 
+import logging
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -151,7 +152,9 @@ def notebook_body(file: Path, source: Path, page: Path, siblings: dict[str, Path
         nb = nbformat.read(file, as_version=4)
     except Exception as error:  # nbformat raises a dozen unrelated kinds for a malformed file
         raise ValueError(f"{file.name} is not a notebook ({type(error).__name__}); run it again") from error
-    exporter = HTMLExporter(template_name="basic", sanitize_html=True)
+    quiet = logging.getLogger(f"{__name__}.nbconvert")
+    quiet.setLevel(logging.ERROR)  # it warns of pictures without a text; they get one below
+    exporter = HTMLExporter(template_name="basic", sanitize_html=True, log=quiet)
     exporter.register_filter("clean_html", _clean)  # nbconvert's own list lacks headings, paragraphs and pictures
     html, _ = exporter.from_notebook_node(_shortened(nb))
     soup = BeautifulSoup(html, "html.parser")

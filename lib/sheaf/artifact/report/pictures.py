@@ -128,12 +128,12 @@ def _shortened(text: str, limit: int) -> str:
 def _board_row(row: Row, top: float) -> tuple[list[Markup], float]:
     parts, y = [], top
     if not row.runs:
-        parts.append(Markup('<text x="24" y="{}" class="soft">{}</text>').format(y + 24, _shortened(row.paper, 32)))
-        parts.append(Markup('<text x="390" y="{}" class="soft">not yet</text>').format(y + 24))
+        parts.append(Markup('<text x="24" y="{}" class="soft">{}</text>').format(y + 19, _shortened(row.paper, 32)))
+        parts.append(Markup('<text x="390" y="{}" class="soft">not yet</text>').format(y + 19))
         return parts, y + _ROW - 10
     for run in row.runs:
         parts.append(Markup('<text x="24" y="{}" class="id">{}</text>').format(y + 17, _shortened(row.paper, 32)))
-        parts.append(Markup('<text x="24" y="{}" class="head">{}</text>').format(y + 33, _shortened(row.title, 52)))
+        parts.append(Markup('<text x="24" y="{}" class="head">{}</text>').format(y + 33, _shortened(row.title, 42)))
         parts.append(Markup('<text x="320" y="{}" class="soft">{}</text>').format(y + 24, run.profile))
         said = ["record damaged"] if run.damaged else [v for v in VERDICTS for _ in range(run.counts[v])]
         if run.damaged:

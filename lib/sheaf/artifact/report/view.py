@@ -287,6 +287,8 @@ def load_run(paper: str, profile: str, root: Path | None = None) -> Run:
         if kind == "claim":
             found_claims.append(_claim(id, entry, declared if isinstance(declared, SpecClaim) else None, profile, spec))
         else:
+            reason = getattr(declared, "missing", None)  # what paper.toml says weighs more than that nothing was run
+            entry = entry | {"missing": reason} if reason and entry.get("missing") else entry
             found_made.append(_made(id, kind, entry, folder, spec is None or declared is not None))
     titles = {n.name: n.title for n in spec.notebooks} if spec else {}
     notebooks = []
