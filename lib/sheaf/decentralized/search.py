@@ -14,7 +14,7 @@ from sheaf.decentralized.network import Network
 from sheaf_kernels import placement as kernel
 from sheaf_kernels.build import available
 
-__all__ = ["METHODS", "Scheduler", "clustered_starts", "reschedule"]
+__all__ = ["METHODS", "Scheduler", "clustered_starts", "deal_clusters", "reschedule"]
 
 METHODS = ("paper", "hybrid", "random", "fair_random", "improved")
 MAX_STARTS = 16
@@ -128,8 +128,12 @@ def clustered_starts(network: Network, model: CostModel) -> np.ndarray:
     go to the emptiest pipeline ("spread", which aligns equal clusters in the same stages) or to the first with room
     ("pack"). Ours, not the paper's; nothing in it knows any of the five cases.
     """
-    pp = model.weights(network)[0].numpy()
-    tree = linkage(squareform(pp, checks=False), "single") if network.size > 1 else np.empty((0, 4))
+    return deal_clusters(model.weights(network)[0].numpy(), model)
+
+
+def deal_clusters(pp: np.ndarray, model: CostModel) -> np.ndarray:
+    """`clustered_starts` on given hop weights [N, N]."""
+    tree = linkage(squareform(pp, checks=False), "single") if len(pp) > 1 else np.empty((0, 4))
     heights = np.unique(tree[:, 2]) if len(tree) else np.zeros(1)
     picked = heights[np.unique(np.linspace(0, len(heights) - 1, MAX_STARTS // 2).round().astype(int))]
     found = []
