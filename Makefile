@@ -21,7 +21,7 @@ else
 PY := .venv/bin/python
 READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 endif
-export PYTHONPATH := lib:kernels
+export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
 
 .PHONY: help reproduce test lab report bench kernels data lint clean store why status setup system unit slow notebooks-check

@@ -1,5 +1,6 @@
 """The command line: bad input is one sentence and exit code 1, and the questions it answers without running anything."""
 
+import hashlib
 import subprocess
 
 import pytest
@@ -92,3 +93,18 @@ def test_help_lists_the_commands(toy: Toy) -> None:
     assert done.returncode == 0
     for name in ("reproduce", "status", "why", "report", "check", "store", "bench", "data"):
         assert f"    {name}" in done.stdout
+
+
+def test_data_is_checked_against_its_sums(toy: Toy, tmp_path) -> None:
+    folder = toy.root / "data" / "toy_a"
+    digest = hashlib.sha256((folder / "facts.csv").read_bytes()).hexdigest()
+    (folder / "SHA256SUMS").write_text(f"{digest}  ./facts.csv\n")
+    toy.paper("toy_b", ["01_only"], extra='external = ["big"]')
+    good = toy.sheaf("data")
+    assert good.returncode == 0, good.stderr
+    assert "data/toy_a: 1 files, intact" in good.stdout
+    assert "external big (toy_b): absent" in good.stdout
+    (folder / "facts.csv").write_text("a,b\n1,9\n")
+    bad = toy.sheaf("data")
+    assert bad.returncode == 1
+    assert "data/toy_a/facts.csv differs; restore it" in bad.stderr

@@ -14,8 +14,11 @@ from torch import Tensor
 from sheaf_kernels import build
 
 from . import reference
+from .definitions import EXACT_ROUTE, route_heuristic
 
-__all__ = ["RULES", "cyclic_pass", "evaluate", "exhaustive", "random_search", "search", "snap"]
+__all__ = [
+    "EXACT_ROUTE", "RULES", "cyclic_pass", "evaluate", "exhaustive", "random_search", "route_heuristic", "search", "snap",
+]
 
 RULES = {"paper": 0, "hybrid": 1, "fair_random": 2, "improved": 3}
 GAINS = {"paper": 0, "hybrid": 1}

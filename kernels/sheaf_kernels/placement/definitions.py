@@ -6,7 +6,7 @@ Written to be read. Sections are those of Yuan et al. 2022. All sums are exact (
 import itertools
 from collections.abc import Callable, Iterator
 
-__all__ = ["CLASSICAL", "PAPER", "Matrix", "arranged", "cost", "cyclic_pass"]
+__all__ = ["CLASSICAL", "EXACT_ROUTE", "PAPER", "Matrix", "arranged", "cost", "cyclic_pass", "route_heuristic"]
 
 EXACT_ROUTE = 16  # groups up to which the route is exact
 PAPER, CLASSICAL = range(2)
@@ -88,10 +88,8 @@ def least_sum(pp: Matrix, a: list[int], b: list[int]) -> float:
 def route_length(w: Matrix) -> float:
     """Shortest open route through all groups: Held-Karp, or the heuristic above 16 groups."""
     g = len(w)
-    if g == 1:
-        return 0.0
     if g > EXACT_ROUTE:
-        return _route_heuristic(w)
+        return route_heuristic(w)[0]
     best = [[INF] * g for _ in range(1 << g)]  # best[set][j]: shortest route that visits `set` and ends in j
     for j in range(g):
         best[1 << j][j] = 0.0
@@ -107,19 +105,23 @@ def _length(path: list[int], w: Matrix) -> float:
     return sum(w[a][b] for a, b in itertools.pairwise(path))
 
 
-def _route_heuristic(w: Matrix) -> float:
-    """Nearest neighbour from every start; then the first reversal or single move that shortens it, until none does."""
-    g, least = len(w), INF
+def route_heuristic(w: Matrix) -> tuple[float, list[int]]:
+    """Length and order of a short route: nearest neighbour from every start, each shortened by reversals and single moves.
+
+    The first change that shortens a route is taken, until none does; the first of equally short routes is returned.
+    """
+    g, least, order = len(w), INF, list(range(len(w)))
     for start in range(g):
         path = [start]
         while len(path) < g:
             left = [k for k in range(g) if k not in path]
-            path.append(min(left, key=lambda k: w[path[-1]][k]))
+            path.append(min(left, key=lambda k: w[path[-1]][k]))  # noqa: B023
         now = _length(path, w)
-        while (shorter := next((p for p in _neighbours(path) if _length(p, w) < now), None)) is not None:
+        while (shorter := next((p for p in _neighbours(path) if _length(p, w) < now), None)) is not None:  # noqa: B023
             path, now = shorter, _length(shorter, w)
-        least = min(least, now)
-    return least
+        if now < least:
+            least, order = now, path
+    return least, order
 
 
 def _neighbours(path: list[int]) -> Iterator[list[int]]:

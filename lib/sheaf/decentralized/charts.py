@@ -18,7 +18,13 @@ NAMES = {
     "Megatron-P8-placed": "Megatron, placed", "Megatron-best": "Megatron, best", "Megatron-P8-best": "Megatron, best",
     "DeepSpeed-PP": "DeepSpeed",
 }  # fmt: skip
-_GREYS = {"Megatron-best": "v", "Megatron-P8-best": "v", "Megatron-P8-placed": "v", "Megatron-P8-random": "^", "DeepSpeed-PP": "x"}
+_GREYS = {
+    "Megatron-best": "v",
+    "Megatron-P8-best": "v",
+    "Megatron-P8-placed": "v",
+    "Megatron-P8-random": "^",
+    "DeepSpeed-PP": "x",
+}
 
 
 def _panels(cases: Sequence[int], height: float = 2.6) -> tuple[Figure, np.ndarray]:
@@ -50,10 +56,24 @@ def throughput(published: pd.DataFrame, simulated: pd.DataFrame) -> Figure:
         x = np.arange(len(theirs))
         for system, marker in _GREYS.items():
             if system in theirs and theirs[system].notna().any():
-                ax.plot(x, theirs[system], marker, color=plots.GREY, ms=4, mfc="none", ls=":", lw=0.8, label=f"{NAMES[system]}, published")
+                ax.plot(
+                    x,
+                    theirs[system],
+                    marker,
+                    color=plots.GREY,
+                    ms=4,
+                    mfc="none",
+                    ls=":",
+                    lw=0.8,
+                    label=f"{NAMES[system]}, published",
+                )
         for k, system in enumerate(("DTFM-scheduled", "DTFM-random")):
-            ax.plot(x, theirs[system], "os"[k], mfc="none", mec=plots.COLOURS[k], ms=6, label=f"{NAMES[system]}, published")
-            ax.plot(x, ours[system], "os"[k] + "-", color=plots.COLOURS[k], ms=3, lw=1, label=f"{NAMES[system]}, simulated")
+            ax.plot(
+                x, theirs[system], "os"[k], mfc="none", mec=plots.COLOURS[k], ms=6, label=f"{NAMES[system]}, published"
+            )
+            ax.plot(
+                x, ours[system], "os"[k] + "-", color=plots.COLOURS[k], ms=3, lw=1, label=f"{NAMES[system]}, simulated"
+            )
         _settings_axis(ax, list(theirs.index))
         ax.set_ylim(bottom=0)
         ax.set_ylabel("PFLOPS")
@@ -78,7 +98,17 @@ def runtime(frame: pd.DataFrame) -> Figure:
             bars = np.vstack([rows["measured"] - rows["low"], rows["high"] - rows["measured"]])
             name = NAMES.get(str(arm), str(arm))
             colour = plots.COLOURS[k]
-            ax.errorbar(at, rows["measured"], yerr=bars, fmt="os"[k % 2], mfc="none", color=colour, capsize=2, ms=6, label=f"{name}, published")
+            ax.errorbar(
+                at,
+                rows["measured"],
+                yerr=bars,
+                fmt="os"[k % 2],
+                mfc="none",
+                color=colour,
+                capsize=2,
+                ms=6,
+                label=f"{name}, published",
+            )
             ax.plot(at, rows["predicted"], "os"[k % 2], color=colour, ms=3, label=f"{name}, simulated")
         _settings_axis(ax, settings)
         plots.plain_log(ax.yaxis)
@@ -124,10 +154,14 @@ def timeline(runs: Mapping[str, Iteration], *, pipeline: int | None = None, unti
         rows = run.trace[run.trace["pipeline"] == slowest]
         for kind, colour in (("forward", plots.COLOURS[0]), ("backward", plots.COLOURS[1])):
             part = rows[rows["kind"] == kind]
-            ax.barh(part["stage"], part["end"] - part["start"], left=part["start"], height=0.8, color=colour, label=kind)
+            ax.barh(
+                part["stage"], part["end"] - part["start"], left=part["start"], height=0.8, color=colour, label=kind
+            )
         ax.invert_yaxis()
         ax.set_ylabel("stage")
-        ax.set_title(f"{name}: pipeline {slowest}, one step of 64 micro-batches takes {rows['end'].max():.3g} s", fontsize=9)
+        ax.set_title(
+            f"{name}: pipeline {slowest}, one step of 64 micro-batches takes {rows['end'].max():.3g} s", fontsize=9
+        )
         ax.grid(axis="y", visible=False)
     axes[-1, 0].set_xlabel("seconds (white: waiting for a link)")
     axes[0, 0].legend(fontsize=8, ncols=2, loc="lower right")
@@ -136,7 +170,9 @@ def timeline(runs: Mapping[str, Iteration], *, pipeline: int | None = None, unti
     return fig
 
 
-def convergence(runs: Mapping[int, Mapping[str, np.ndarray]], published: Mapping[int, Mapping[str, tuple[np.ndarray, np.ndarray]]]) -> Figure:
+def convergence(
+    runs: Mapping[int, Mapping[str, np.ndarray]], published: Mapping[int, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+) -> Figure:
     """Figure 4: best cost so far, a panel per case; published traces grey and dashed.
 
     Args:
@@ -170,7 +206,13 @@ def levels(frame: pd.DataFrame, value: str = "cost") -> Figure:
         part = frame[frame["case"] == case]
         methods = list(dict.fromkeys(part["method"]))
         means = [part.loc[part["method"] == m, value].mean() for m in methods]
-        ax.barh(range(len(methods)), means, color=[plots.COLOURS[k % 6] for k in range(len(methods))], height=0.6, alpha=0.75)
+        ax.barh(
+            range(len(methods)),
+            means,
+            color=[plots.COLOURS[k % 6] for k in range(len(methods))],
+            height=0.6,
+            alpha=0.75,
+        )
         for k, m in enumerate(methods):
             seeds = part.loc[part["method"] == m, value]
             ax.plot(seeds, np.full(len(seeds), k), "o", color=plots.INK, ms=2.5)
@@ -194,7 +236,16 @@ def live_panels(frame: pd.DataFrame) -> Figure:
         rows = frame[frame["table"] == table]
         y = np.arange(len(rows))[::-1]
         bars = np.vstack([rows["seconds"] - rows["low"], rows["high"] - rows["seconds"]])
-        ax.errorbar(rows["seconds"], y, xerr=bars, fmt="o", color=plots.COLOURS[0], capsize=3, ms=5, label="measured, 95% interval")
+        ax.errorbar(
+            rows["seconds"],
+            y,
+            xerr=bars,
+            fmt="o",
+            color=plots.COLOURS[0],
+            capsize=3,
+            ms=5,
+            label="measured, 95% interval",
+        )
         ax.plot(rows["predicted"], y, "D", mfc="none", mec=plots.COLOURS[1], label="predicted, links alone")
         ax.set_yticks(y, rows["placement"])
         ax.set_ylim(-0.6, len(rows) - 0.4)
@@ -211,7 +262,14 @@ def loss(frame: pd.DataFrame) -> Figure:
     fig, ax = plots.figure(width=5, height=2.6)
     groups = frame.groupby("run", sort=False) if "run" in frame else [("loss", frame)]
     for k, (name, rows) in enumerate(groups):
-        ax.plot(rows["iteration"], rows["loss"], plots.MARKERS[k % 6] + "-", color=plots.COLOURS[k % 6], ms=4, label=str(name))
+        ax.plot(
+            rows["iteration"],
+            rows["loss"],
+            plots.MARKERS[k % 6] + "-",
+            color=plots.COLOURS[k % 6],
+            ms=4,
+            label=str(name),
+        )
     ax.set(xlabel="iteration", ylabel="loss, nats per token")
     if "run" in frame:
         ax.legend(fontsize=8)
@@ -222,7 +280,9 @@ def growth(frame: pd.DataFrame) -> Figure:
     """Seconds of a whole search against the number of devices, log-log; columns devices, seconds, method."""
     fig, ax = plots.figure(width=6, height=3.4)
     for k, (name, rows) in enumerate(frame.groupby("method", sort=False)):
-        ax.plot(rows["devices"], rows["seconds"], plots.MARKERS[k % 6] + "-", color=plots.COLOURS[k % 6], label=str(name))
+        ax.plot(
+            rows["devices"], rows["seconds"], plots.MARKERS[k % 6] + "-", color=plots.COLOURS[k % 6], label=str(name)
+        )
     ax.set_xscale("log", base=2)
     plots.plain_log(ax.yaxis, ticks=(1,))
     ax.set_xticks(sorted(frame["devices"].unique()), [str(n) for n in sorted(frame["devices"].unique())])

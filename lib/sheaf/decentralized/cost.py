@@ -37,7 +37,9 @@ class Placement:
     def __post_init__(self) -> None:
         grid = np.array(self.grid, dtype=np.int64)
         if grid.ndim != 2 or sorted(grid.ravel()) != list(range(grid.size)):
-            raise ValueError(f"a placement's grid must be [pipelines, stages] with every device 0..N-1 once; got shape {grid.shape}")
+            raise ValueError(
+                f"a placement's grid must be [pipelines, stages] with every device 0..N-1 once; got shape {grid.shape}"
+            )
         object.__setattr__(self, "grid", grid)
 
     @property
@@ -141,10 +143,14 @@ class CostModel:
             ValueError: it has not.
         """
         if network.size != self.devices:
-            near = self.devices - network.size % self.devices if network.size < self.devices else network.size % self.devices
+            near = (
+                self.devices - network.size % self.devices
+                if network.size < self.devices
+                else network.size % self.devices
+            )
             raise ValueError(
-                f"{network.name or 'the network'} has {network.size} devices but {self.stages} stages x {self.pipelines} pipelines "
-                f"need {self.devices}; add or leave out {abs(near)}, or change stages or pipelines"
+                f"{network.name or 'the network'} has {network.size} devices but {self.stages} stages x "
+                f"{self.pipelines} pipelines need {self.devices}; add or leave out {abs(near)}, or change stages or pipelines"
             )
 
     def weights(self, network: Network) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,7 +200,9 @@ class CostModel:
         pp, dp, _ = (w.numpy() for w in self.weights(network))
         grid = placement.grid
         if grid.shape != (self.pipelines, self.stages):
-            raise ValueError(f"the placement is {grid.shape}, the job has {self.pipelines} pipelines x {self.stages} stages")
+            raise ValueError(
+                f"the placement is {grid.shape}, the job has {self.pipelines} pipelines x {self.stages} stages"
+            )
         hops = tuple(float(pp[grid[:, s], grid[:, s + 1]].max()) for s in range(self.stages - 1))
         worst = max(float(dp[np.ix_(column, column)].sum(axis=1).max()) for column in grid.T)
         return Cost(worst, 2 * sum(hops), tuple(tuple(int(d) for d in c) for c in grid.T), hops, placement)
@@ -297,14 +305,19 @@ def brute_force(network: Network, model: CostModel) -> tuple[Placement, float, i
     count = 0
     best: tuple[float, Placement] | None = None
     if len(orders) * len(permutations) ** (stages - 1) * sum(1 for _ in partitions(network.size, stages)) > 10_000_000:
-        raise ValueError(f"{network.size} devices in {stages} stages have too many placements to look at each; use at most 8 or 9 devices")
+        raise ValueError(
+            f"{network.size} devices in {stages} stages have too many placements to look at each; use at most 8 or 9 devices"
+        )
     pp, dp, _ = (w.numpy() for w in model.weights(network))
     for labels in partitions(network.size, stages):
         members = [[d for d in range(network.size) if labels[d] == g] for g in range(stages)]
         worst = max(sum(dp[d, e] for e in m) for m in members for d in m)
         for order in orders:
             for shuffles in itertools.product(permutations, repeat=stages - 1):
-                columns = [members[order[0]], *([members[g][k] for k in p] for g, p in zip(order[1:], shuffles, strict=True))]
+                columns = [
+                    members[order[0]],
+                    *([members[g][k] for k in p] for g, p in zip(order[1:], shuffles, strict=True)),
+                ]
                 count += 1
                 hops = (max(pp[a, b] for a, b in zip(x, y, strict=True)) for x, y in itertools.pairwise(columns))
                 total = worst + 2 * sum(hops)

@@ -73,7 +73,11 @@ def summary(networks: Mapping[int, Network]) -> pd.DataFrame:
     for case, network in networks.items():
         labels = np.array(network.regions)
         single = np.array([r == "standalone" for r in labels])  # machines of one GPU share a label, not a machine
-        same = (labels[:, None] == labels[None, :]) & ~np.eye(network.size, dtype=bool) & ~(single[:, None] & single[None, :])
+        same = (
+            (labels[:, None] == labels[None, :])
+            & ~np.eye(network.size, dtype=bool)
+            & ~(single[:, None] & single[None, :])
+        )
         across = ~same & ~np.eye(network.size, dtype=bool)
 
         def span(matrix: np.ndarray, where: np.ndarray) -> str:

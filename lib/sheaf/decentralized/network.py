@@ -298,8 +298,8 @@ def _fluidstack(which: str, per_region: int) -> Network:
         # the three-region log gives no inside values; those of the two-region log are the same provider's machines
         known = list(inside.values()) or list(_inside_two_region().values())
         typical = (float(np.mean([k[0] for k in known])), float(np.mean([k[1] for k in known])))
-        inside |= {r: typical for r in missing}
-    return Network.from_regions({r: per_region for r in regions}, links, inside, f"FluidStack, {which} regions")
+        inside |= dict.fromkeys(missing, typical)
+    return Network.from_regions(dict.fromkeys(regions, per_region), links, inside, f"FluidStack, {which} regions")
 
 
 def _inside_two_region() -> dict[str, tuple[float, float]]:

@@ -59,12 +59,17 @@ def metis(network: Network, model: CostModel, seed: int = 0, evaluations: int = 
         weights = [int(near[d, e]) for d in range(network.size) for e in others[d]]
         starts = np.arange(0, len(weights) + 1, network.size - 1)
         options = pymetis.Options(seed=seed)
-        found = pymetis.part_graph(model.pipelines, xadj=starts, adjncy=np.concatenate(others), eweights=weights, options=options)
+        found = pymetis.part_graph(
+            model.pipelines, xadj=starts, adjncy=np.concatenate(others), eweights=weights, options=options
+        )
         part = np.array(found[1])
     while (counts := np.bincount(part, minlength=model.pipelines)).max() > model.stages:
         full, room = int(counts.argmax()), np.flatnonzero(counts < model.stages)
         inside = np.flatnonzero(part == full)
-        gain = np.array([[near[d, part == r].sum() for r in room] for d in inside]) - near[np.ix_(inside, inside)].sum(1)[:, None]
+        gain = (
+            np.array([[near[d, part == r].sum() for r in room] for d in inside])
+            - near[np.ix_(inside, inside)].sum(1)[:, None]
+        )
         d, r = np.unravel_index(gain.argmax(), gain.shape)
         part[inside[d]] = room[r]
     grid = np.stack([np.flatnonzero(part == p) for p in range(model.pipelines)])

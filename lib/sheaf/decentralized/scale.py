@@ -60,7 +60,9 @@ def bundles(network: Network, size: int) -> np.ndarray:
         delay = network.delay[np.ix_(part, part)] + 1 / network.bandwidth[np.ix_(part, part)]
         even = (delay + delay.T) / 2
         np.fill_diagonal(even, 0)
-        order = leaves_list(linkage(squareform(even, checks=False), "average")) if len(part) > 2 else np.arange(len(part))
+        order = (
+            leaves_list(linkage(squareform(even, checks=False), "average")) if len(part) > 2 else np.arange(len(part))
+        )
         whole += list(part[order].reshape(-1, size))
     return np.array(whole)
 
@@ -148,8 +150,14 @@ def even_layers(speed: np.ndarray, memory: np.ndarray, layers: int, layer_gb: fl
 
 
 def fit_uneven(
-    network: Network, model: CostModel, *, layers: int = 24, layer_seconds: float = 1.0, layer_gb: float = 0.0,
-    evaluations: int = 5000, seed: int = 0,
+    network: Network,
+    model: CostModel,
+    *,
+    layers: int = 24,
+    layer_seconds: float = 1.0,
+    layer_gb: float = 0.0,
+    evaluations: int = 5000,
+    seed: int = 0,
 ) -> Uneven:
     """Place devices of unequal speed and memory: exchange devices between stages while communication + compute falls.
 
@@ -170,9 +178,13 @@ def fit_uneven(
         comm = float(kernel.evaluate(pp, dp, torch.from_numpy(partition)[None], model.stages)[0, :2].sum())
         return comm + slowest * layer_seconds, given, comm, slowest * layer_seconds
 
-    fitted = Scheduler(model.stages, model.pipelines, "improved", max(100, evaluations // 4), 100, seed, model).fit(network)
+    fitted = Scheduler(model.stages, model.pipelines, "improved", max(100, evaluations // 4), 100, seed, model).fit(
+        network
+    )
     by_speed = np.empty(network.size, dtype=np.int64)
-    by_speed[np.lexsort((np.arange(network.size), network.memory, network.speed))] = np.repeat(np.arange(model.stages), model.pipelines)
+    by_speed[np.lexsort((np.arange(network.size), network.memory, network.speed))] = np.repeat(
+        np.arange(model.stages), model.pipelines
+    )
     rng = np.random.default_rng(seed)
     best: tuple[float, np.ndarray, np.ndarray, float, float] | None = None
     for start in (fitted.placement_.partition, by_speed):
@@ -192,5 +204,7 @@ def fit_uneven(
             best = (cost, now, *rest)
     assert best is not None
     if not np.isfinite(best[0]):
-        raise ValueError(f"{layers} layers of {layer_gb} GB fit into no placement tried; use fewer layers or devices with more memory")
+        raise ValueError(
+            f"{layers} layers of {layer_gb} GB fit into no placement tried; use fewer layers or devices with more memory"
+        )
     return Uneven(best[1], best[2], best[3], best[4])

@@ -63,10 +63,13 @@ class Scheduler:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown; use one of {', '.join(METHODS)}")
         if self.evaluations < 1 or self.population < 1:
-            raise ValueError(f"evaluations and population must be at least 1; got {self.evaluations} and {self.population}")
+            raise ValueError(
+                f"evaluations and population must be at least 1; got {self.evaluations} and {self.population}"
+            )
         if self.cost is not None and (self.cost.stages, self.cost.pipelines) != (self.stages, self.pipelines):
             raise ValueError(
-                f"the cost model is for {self.cost.stages} x {self.cost.pipelines}, the scheduler for {self.stages} x {self.pipelines}"
+                f"the cost model is for {self.cost.stages} x {self.cost.pipelines}, the scheduler for "
+                f"{self.stages} x {self.pipelines}; give both the same shape"
             )
 
     @property
@@ -91,7 +94,9 @@ class Scheduler:
         pp, dp, cut = model.weights(network)
         first = [p.partition for p in start]
         if first and self.method in ("random", "fair_random"):
-            raise ValueError(f"method {self.method!r} draws at random and takes no start; use 'paper', 'hybrid' or 'improved'")
+            raise ValueError(
+                f"method {self.method!r} draws at random and takes no start; use 'paper', 'hybrid' or 'improved'"
+            )
         begun = time.perf_counter()
         if self.method == "random":
             slots, history = kernel.random_search(pp, dp, wanted, self.stages, self.evaluations, self.backend)
@@ -103,7 +108,17 @@ class Scheduler:
             first = first[: self.population]
             starts = torch.as_tensor(np.array(first)) if first else None
             found, history = kernel.search(
-                pp, dp, cut, wanted, self.stages, self.evaluations, self.population, self.method, self.compat, starts, self.backend
+                pp,
+                dp,
+                cut,
+                wanted,
+                self.stages,
+                self.evaluations,
+                self.population,
+                self.method,
+                self.compat,
+                starts,
+                self.backend,
             )
             costs = [model.evaluate(network, partition) for partition in found.numpy()]
         each = (time.perf_counter() - begun) / max(1, len(wanted))
@@ -163,7 +178,13 @@ def _deal(clusters: list[np.ndarray], model: CostModel, spread: bool) -> np.ndar
 
 
 def reschedule(
-    placement: Placement, network: Network, lost: Iterable[int], spares: int = 0, *, cost: CostModel, evaluations: int = 500,
+    placement: Placement,
+    network: Network,
+    lost: Iterable[int],
+    spares: int = 0,
+    *,
+    cost: CostModel,
+    evaluations: int = 500,
     seed: int = 0,
 ) -> tuple[Scheduler, Network, np.ndarray]:
     """Schedule again from the current placement after devices have left.
@@ -187,7 +208,9 @@ def reschedule(
     """
     gone = sorted({int(d) for d in lost})
     if gone and (gone[0] < 0 or gone[-1] >= network.size):
-        raise ValueError(f"lost device {gone[-1] if gone[-1] >= network.size else gone[0]} does not exist; devices are 0 to {network.size - 1}")
+        raise ValueError(
+            f"lost device {gone[-1] if gone[-1] >= network.size else gone[0]} does not exist; devices are 0 to {network.size - 1}"
+        )
     used = network.size - spares
     idle = [d for d in range(used, network.size) if d not in gone]
     rows = [list(row) for row in placement.grid]

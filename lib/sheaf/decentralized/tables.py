@@ -9,7 +9,14 @@ from sheaf.common.stats import aggregate, interval
 from sheaf.decentralized import published
 from sheaf.decentralized.workload import Workload
 
-__all__ = ["fluidstack", "published_throughput", "seconds", "simulated_throughput", "speedup_summary", "speedups_by_case"]
+__all__ = [
+    "fluidstack",
+    "published_throughput",
+    "seconds",
+    "simulated_throughput",
+    "speedup_summary",
+    "speedups_by_case",
+]
 
 _ORDER = ("DTFM-scheduled", "DTFM-random", "Megatron-best", "Megatron-P4T2", "Megatron-P8-best", "Megatron-P8",
           "Megatron-P8-placed", "Megatron-P8-random", "DeepSpeed-PP", "DeepSpeed-ZeRO3")  # fmt: skip
@@ -50,7 +57,9 @@ def speedup_summary(claim: str) -> pd.DataFrame:
 
     The samples are settings, each the mean over seeds.
     """
-    per_setting = published.speedups(claim).groupby(["case", "reading", "setting"], sort=False, as_index=False)["ratio"].mean()
+    per_setting = (
+        published.speedups(claim).groupby(["case", "reading", "setting"], sort=False, as_index=False)["ratio"].mean()
+    )
     rows = []
     for (case, reading), group in per_setting.groupby(["case", "reading"], sort=False):
         at = interval(group["ratio"].to_numpy())
