@@ -8,6 +8,7 @@ A build that was killed leaves no lock (the system drops an flock with its owner
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ __all__ = ["BuildError", "available", "build", "build_dir", "compiler", "library
 
 PACKAGE = Path(__file__).resolve().parent
 # no contraction into fused multiply-adds: the reference must give the same bits on every processor
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=off", "-w")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-ffp-contract=off", "-w")
 _said: set[str] = set()
 
 
@@ -52,15 +53,23 @@ def compiler() -> str | None:
     return next((found for name in ("g++", "c++", "clang++") if (found := shutil.which(name))), None)
 
 
+@cache
+def _processor() -> str:
+    """What -march=native depends on, so that machines that share a checkout do not share libraries by mistake."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
 def library(op: str) -> Path:
-    """The file that the library of ``op`` has once built; changes with sources, flags and the torch version.
+    """The file that the library of ``op`` has once built; changes with sources, flags, processor and torch version.
 
     Raises:
         ValueError: ``op`` has no compiled form.
     """
     if op not in operations():
         raise ValueError(f"{op!r} is no compiled operation; there are {', '.join(operations())}")
-    digest = hashlib.sha256(f"{torch.__version__} {' '.join(FLAGS)}".encode())
+    digest = hashlib.sha256(f"{torch.__version__} {' '.join(FLAGS)} {_processor()}".encode())
     for path in sorted((PACKAGE / op).glob("*")):
         if path.suffix in (".cpp", ".h"):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())

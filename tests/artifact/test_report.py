@@ -138,7 +138,10 @@ def test_the_page_says_what_was_published_measured_and_decided(plain: Path) -> N
         "published",
         "measured",
     ]
-    assert soup(page).select_one("article#F1 img")["src"] == "decentralized/figures/F1.svg"
+    image = soup(page).select_one("article#F1 img")
+    assert (image["src"], image["width"], image["height"]) == ("decentralized/figures/F1.svg", "400", "160")
+    measured = [" ".join(cell.get_text(" ").split()) for cell in soup(page).select("table.claims td.wide")]
+    assert measured[5].startswith("● 5655x range 5210 to 6100 n = 2") and measured[3] == "–"
 
 
 def test_an_interval_picture_puts_each_mark_where_its_number_is(plain: Path) -> None:

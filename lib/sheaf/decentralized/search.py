@@ -35,6 +35,7 @@ class Scheduler:
         cost: sizes of the traffic; None = the authors' final constants.
         compat: keep the published code's acceptance rule and off-by-ones, which its stored traces contain.
         backend: "auto" (compiled when built), "cpu", or "reference".
+        first_guesses: whether "improved" begins from clusters of fast links.
 
     After ``fit``:
         placement_, cost_ (with its breakdown), history_ ([evaluations] best so far, seconds), seconds_ (of searching),
@@ -53,6 +54,7 @@ class Scheduler:
     cost: CostModel | None = None
     compat: bool = True
     backend: str = "auto"
+    first_guesses: bool = True
     placement_: Placement = field(init=False, repr=False)
     cost_: Cost = field(init=False, repr=False)
     history_: np.ndarray = field(init=False, repr=False)
@@ -103,7 +105,7 @@ class Scheduler:
             grids = [s.reshape(self.stages, self.pipelines).T for s in slots.numpy()]
             costs = [model.of_placement(network, Placement(grid)) for grid in grids]
         else:
-            if self.method == "improved":
+            if self.method == "improved" and self.first_guesses:
                 first += list(clustered_starts(network, model))
             first = first[: self.population]
             starts = torch.as_tensor(np.array(first)) if first else None

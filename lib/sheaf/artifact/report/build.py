@@ -10,7 +10,7 @@ from typing import Any
 from sheaf.artifact.paths import notebook_path as source_path
 from sheaf.artifact.paths import project_root
 from sheaf.artifact.record import atomic_write
-from sheaf.artifact.report.files import Preview, href, preview
+from sheaf.artifact.report.files import Preview, href, preview, svg_size
 from sheaf.artifact.report.notebook import notebook_body
 from sheaf.artifact.report.page import LIMIT, TEMPLATES, render
 from sheaf.artifact.report.pictures import board_svg
@@ -36,6 +36,7 @@ class Shown:
     measured: Preview | None = None
     published: Preview | None = None
     problem: str = ""
+    size: tuple[int, int] | None = None
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -56,7 +57,7 @@ def _shown(made: Made, page: Path, rows: int) -> Shown:
     if made.file is None:
         return Shown(made, problem=made.problem)
     if made.kind != "table":
-        return Shown(made, file=href(made.file, page))
+        return Shown(made, file=href(made.file, page), size=svg_size(made.file))
     try:
         published = preview(made.published_file, rows) if made.published_file else None
         measured = preview(made.file, rows)

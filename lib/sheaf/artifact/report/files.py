@@ -2,13 +2,14 @@
 
 import csv
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from sheaf.artifact.record import file_digest
 
-__all__ = ["Preview", "check", "href", "inside", "preview"]
+__all__ = ["Preview", "check", "href", "inside", "preview", "svg_size"]
 
 COLUMNS = 24  # shown of a wide table
 CELL = 160  # characters shown of a long cell
@@ -46,6 +47,20 @@ def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]
 def href(path: Path, page: Path) -> str:
     """A relative address of ``path`` as seen from the page's file, safe to put in an attribute."""
     return quote(Path(os.path.relpath(path.resolve(), page.parent.resolve())).as_posix())
+
+
+def svg_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of an SVG in CSS pixels, so that a page keeps its place while the picture loads; None if unsaid."""
+    with path.open("rb") as file:
+        head = file.read(4096).decode(errors="replace")
+    sides = []
+    for side in ("width", "height"):
+        found = re.search(rf"<svg\b[^>]*?\s{side}=[\"']([\d.]{{1,9}})(pt|px)?[\"']", head)
+        try:
+            sides.append(round(float(found[1]) * (4 / 3 if found[2] == "pt" else 1)) if found else 0)
+        except ValueError:
+            return None
+    return (sides[0], sides[1]) if all(sides) else None
 
 
 def _number(text: str) -> bool:

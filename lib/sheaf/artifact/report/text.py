@@ -92,8 +92,9 @@ def provenance(facts: dict[str, Any]) -> list[tuple[str, str]]:
     settings = facts.get("settings")
     shown = json.dumps(settings, sort_keys=True, ensure_ascii=False) if settings is not None else "not recorded"
     return [
-        ("commit", plain("commit")), ("uncommitted changes", unclean), ("started", when(plain("started")) or "not recorded"),
-        ("finished", when(plain("finished")) or "not recorded"), ("wall time, s", plain("wall_s")), ("CPU time, s", plain("cpu_s")),
+        ("commit", plain("commit")), ("uncommitted changes", unclean),
+        ("started", when(plain("started")) or "not recorded"), ("finished", when(plain("finished")) or "not recorded"),
+        ("wall time, s", plain("wall_s")), ("CPU time, s", plain("cpu_s")),
         ("peak memory, MB", plain("peak_mb")), ("CPU", plain("cpu")), ("cores", plain("cores")),
         ("torch threads", plain("threads")), ("GPU", plain("gpu") if facts.get("gpu") else "none"),
         ("seed", plain("seed")), ("settings", shown), ("Python", plain("python")), ("packages", listed("packages")),
