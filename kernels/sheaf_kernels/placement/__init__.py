@@ -17,7 +17,7 @@ from . import reference
 from .definitions import EXACT_ROUTE, route_heuristic
 
 __all__ = [
-    "EXACT_ROUTE", "RULES", "cyclic_pass", "evaluate", "exhaustive", "random_search", "route_heuristic", "search", "snap",
+    "EXACT_ROUTE", "RULES", "compiled", "cyclic_pass", "evaluate", "exhaustive", "random_search", "route_heuristic", "search", "snap",
 ]
 
 RULES = {"paper": 0, "hybrid": 1, "fair_random": 2, "improved": 3}
@@ -61,6 +61,11 @@ def _(pp: Tensor, dp: Tensor, seeds: Tensor, groups: int, evaluations: int) -> t
 @torch.library.register_fake("sheaf::placement_exhaustive")
 def _(pp: Tensor, dp: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     return pp.new_empty(pp.shape[0], dtype=torch.int64), pp.new_empty(2)
+
+
+def compiled() -> bool:
+    """Whether the compiled form is built; it is loaded when it is."""
+    return build.available("placement")
 
 
 def snap(*weights: Tensor) -> list[Tensor]:

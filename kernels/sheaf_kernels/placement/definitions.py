@@ -115,9 +115,9 @@ def route_heuristic(w: Matrix) -> tuple[float, list[int]]:
         path = [start]
         while len(path) < g:
             left = [k for k in range(g) if k not in path]
-            path.append(min(left, key=lambda k: w[path[-1]][k]))  # noqa: B023
+            path.append(min(left, key=lambda k: w[path[-1]][k]))
         now = _length(path, w)
-        while (shorter := next((p for p in _neighbours(path) if _length(p, w) < now), None)) is not None:  # noqa: B023
+        while (shorter := next((p for p in _neighbours(path) if _length(p, w) < now), None)) is not None:
             path, now = shorter, _length(shorter, w)
         if now < least:
             least, order = now, path
@@ -213,7 +213,8 @@ def cyclic_pass(pp: Matrix, cut: Matrix, partition: list[int], groups: int, gain
     """
     at = _Cyclic(pp, cut, list(partition), groups, gain)
     states = [(0.0, list(partition))]
-    total, visited, cycles = 0.0, set(), 0
+    total, cycles = 0.0, 0
+    visited: set[int] = set()
     while cycles < groups and len(visited) < groups:
         picks = [(pick[2], -g) for g in range(groups) if (pick := at.choose(g)) is not None and pick[1] >= 0]
         if not picks:

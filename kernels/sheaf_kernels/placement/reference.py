@@ -49,6 +49,8 @@ class _Search:
     def __init__(self, pp: Matrix, dp: Matrix, cut: Matrix, groups: int, rule: int, compat: bool) -> None:
         self.pp, self.dp, self.cut, self.groups, self.rule, self.compat = pp, dp, cut, groups, rule, compat
         self.n, self.size = len(pp), len(pp) // groups
+        self.history: list[float] = []
+        self.record: tuple[float, float, list[int]] | None = None
 
     def judge(self, partition: list[int]) -> tuple[float, float, list[int]]:
         a, b, c, d = cost(self.pp, self.dp, partition, self.groups, self.rule == IMPROVED)
@@ -100,6 +102,8 @@ class _Search:
                 refuse = self.worse(child, pool[loser])
             if not refuse:
                 pool[loser] = child
+        if self.record is None:
+            raise ValueError("a search needs at least one evaluation")
         return self.record[2], self.history
 
     def swap_two(self, partition: list[int]) -> None:

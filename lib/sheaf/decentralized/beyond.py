@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ __all__ = [
     "above_paper", "case2", "compare_peers", "growth", "kernel_ratio", "leaving", "tiny_peers", "uneven", "uneven_network",
 ]  # fmt: skip
 
-ARMS = {
+ARMS: dict[str, dict[str, Any]] = {
     "paper's search": {"method": "paper"},
     "improved, without clusters": {"method": "improved", "first_guesses": False},
     "improved": {"method": "improved"},
@@ -30,7 +31,7 @@ def case2(seeds: Sequence[int], evaluations: int) -> dict[str, np.ndarray]:
     """Arm -> [seeds, evaluations] best cost so far in case 2, final constants."""
     network = load_case(2)
     return {name: np.stack([s.history_ for s in Scheduler(evaluations=evaluations, **how).fit_seeds(network, seeds)])
-            for name, how in ARMS.items()}  # type: ignore[arg-type] # fmt: skip
+            for name, how in ARMS.items()}  # fmt: skip
 
 
 def above_paper(cases: Iterable[int], seeds: Sequence[int], evaluations: int) -> np.ndarray:
@@ -106,7 +107,7 @@ def uneven_network(case: int = 5, slow: float = 0.25, seed: int = 0) -> Network:
     return replace(network, speed=np.where(chosen, 0.5, 1.0), memory=np.where(chosen, 8.0, 16.0))
 
 
-def uneven(network: Network, layer_seconds: Sequence[float], *, layers: int = 24, layer_gb: float = 3.0, evaluations: int = 4000,
+def uneven(network: Network, layer_seconds: Sequence[float], *, layers: int = 24, layer_gb: float = 2.0, evaluations: int = 4000,
            seed: int = 0) -> pd.DataFrame:  # fmt: skip
     """Placed for communication alone with equal layers, with fitted layers, and placed for both; seconds.
 
@@ -133,7 +134,8 @@ def uneven(network: Network, layer_seconds: Sequence[float], *, layers: int = 24
         ):
             total = comm + compute
             rows.append({
-                "s per layer": each, "placed for": name, "COMM": comm, "compute": compute if np.isfinite(compute) else "does not fit",
+                "s per layer": each, "placed for": name, "COMM": comm,
+                "compute": compute if np.isfinite(compute) else "does not fit",
                 "sum": total if np.isfinite(total) else "does not fit", "layers": " ".join(str(int(k)) for k in of),
             })  # fmt: skip
     return pd.DataFrame(rows)
@@ -222,7 +224,7 @@ def kernel_ratio(cases: Iterable[int], evaluations: int, rounds: int = 2) -> pd.
     for case in cases:
         network = load_case(case)
         short = [Scheduler(evaluations=120, backend=b).fit(network).history_ for b in ("cpu", "reference")]
-        if not np.array_equal(*short):
+        if not np.array_equal(short[0], short[1]):
             raise RuntimeError("compiled and reference search differ; run the kernel's tests")
         arms = {b: Scheduler(evaluations=evaluations, backend=b) for b in ("reference", "cpu")}
         timing = side_by_side({b: partial(s.fit, network) for b, s in arms.items()}, rounds=rounds, warmup=0)

@@ -231,7 +231,8 @@ def _read_matrix(path: str | Path) -> np.ndarray:
             try:
                 float(cell)
             except ValueError:
-                raise ValueError(f"{path.name} row {i}, column {j}: {cell.strip()!r} is not a number; the file has no header") from None
+                where = f"{path.name} row {i}, column {j}"
+                raise ValueError(f"{where}: {cell.strip()!r} is not a number; the file has no header") from None
     return np.array([[float(cell) for cell in row] for row in rows])
 
 

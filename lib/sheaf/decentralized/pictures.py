@@ -163,8 +163,9 @@ def _matching(ax: Axes, pp: np.ndarray, cost: Cost, names: Mapping[int, str]) ->
             ax.plot(
                 [0, 1], [-i, -j], color=plots.COLOURS[1] if chosen else plots.GREY, lw=2.5 if chosen else 0.8, zorder=1
             )
-            ax.text(0.28 if i <= j else 0.2, -i + (i - j) * 0.28, f"{pp[a, b]:.3g}", fontsize=7, ha="center", va="center", color="black",
-                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+            card = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            at = 0.28 if i <= j else 0.2
+            ax.text(at, -i + (i - j) * at, f"{pp[a, b]:.3g}", fontsize=7, ha="center", va="center", color="black", bbox=card)
     for x, group, stage in ((0, left, 0), (1, right, 1)):
         for i, d in enumerate(group):
             ax.plot(x, -i, "o", ms=20, color=plots.COLOURS[stage], zorder=2)

@@ -94,10 +94,11 @@ def coarse_fit(network: Network, model: CostModel, bundle: int, *, evaluations: 
     np.fill_diagonal(pp, 0)
     np.fill_diagonal(cut, 0)
     shape = CostModel(model.stages, model.pipelines // bundle, model.c_pp, model.c_dp)
+    weights = [torch.from_numpy(np.ascontiguousarray(w)) for w in (pp, dp, cut)]
+    starts, population = torch.from_numpy(deal_clusters(pp, shape)), min(100, evaluations)
     found, history = kernel.search(
-        *(torch.from_numpy(np.ascontiguousarray(w)) for w in (pp, dp, cut)), [seed], model.stages, evaluations,
-        min(100, evaluations), "improved", start=torch.from_numpy(deal_clusters(pp, shape)),
-    )  # fmt: skip
+        weights[0], weights[1], weights[2], [seed], model.stages, evaluations, population, "improved", start=starts
+    )
     partition = np.empty(network.size, dtype=np.int64)
     partition[groups] = found[0].numpy()[:, None]
     searched = time.perf_counter()
@@ -189,19 +190,19 @@ def fit_uneven(
     best: tuple[float, np.ndarray, np.ndarray, float, float] | None = None
     for start in (fitted.placement_.partition, by_speed):
         now = np.array(start, dtype=np.int64)
-        cost, *rest = score(now)
+        found = score(now)
         for _ in range(max(1, evaluations * 3 // 8)):
             a, b = rng.integers(network.size, size=2)
             if now[a] == now[b]:
                 continue
             now[[a, b]] = now[[b, a]]
-            after, *other = score(now)
-            if after <= cost:
-                cost, rest = after, other
+            other = score(now)
+            if other[0] <= found[0]:
+                found = other
             else:
                 now[[a, b]] = now[[b, a]]
-        if best is None or cost < best[0]:
-            best = (cost, now, *rest)
+        if best is None or found[0] < best[0]:
+            best = (found[0], now, *found[1:])
     assert best is not None
     if not np.isfinite(best[0]):
         raise ValueError(
