@@ -216,7 +216,7 @@ def test_exhaustive_search_agrees_with_brute_force(stages: int, pipelines: int) 
 
 
 def test_no_search_beats_the_exhaustive_one() -> None:
-    pp, dp, cut = weights(9, 8)
+    pp, dp, cut = placement.snap(*weights(9, 8))  # with one quantum for all
     _, least, _ = placement.exhaustive(pp, dp, 3)
     for rule in placement.RULES:
         best, history = placement.search(pp, dp, cut, [0, 1], 3, 150, 20, rule)
