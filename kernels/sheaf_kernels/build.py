@@ -130,7 +130,7 @@ def build(op: str) -> tuple[Path | None, str]:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise BuildError(f"{Path(cxx).name} failed on {op}/cpu.cpp:\n{done.stderr.strip()[:3000]}")
-            os.replace(Path(work) / "op.so", target)
+            (Path(work) / "op.so").replace(target)
         _why_not(target).unlink(missing_ok=True)
         for old in target.parent.glob(f"{op}-*"):
             if old.stem != target.stem:

@@ -308,6 +308,8 @@ def test_readme_table(project: Path) -> None:
     (project / "README.md").write_text("# Toy\n<!-- /scoreboard --> <!-- scoreboard -->\n")
     with pytest.raises(ValueError, match="add the lines <!-- scoreboard -->"):
         report.update_readme(project)
+    (project / "README.md").unlink()
+    assert report.update_readme(project) is False
 
 
 def test_the_picture_of_the_board_is_well_formed_and_self_contained(project: Path) -> None:

@@ -17,7 +17,8 @@ from . import reference
 from .definitions import EXACT_ROUTE, route_heuristic
 
 __all__ = [
-    "EXACT_ROUTE", "RULES", "compiled", "cyclic_pass", "evaluate", "exhaustive", "random_search", "route_heuristic", "search", "snap",
+    "EXACT_ROUTE", "RULES", "compiled", "cyclic_pass", "evaluate", "exhaustive", "random_search", "route_heuristic",
+    "search", "snap",
 ]
 
 RULES = {"paper": 0, "hybrid": 1, "fair_random": 2, "improved": 3}

@@ -208,10 +208,14 @@ def scoreboard_markdown(root: Path | None = None) -> str:
 def update_readme(root: Path | None = None) -> bool:
     """Put the score table between its two marks in README.md; says whether that changed anything.
 
+    A project without a README.md has nothing to update.
+
     Raises:
         ValueError: README.md lacks the marks, or has them in the wrong order.
     """
     file = (root or project_root()) / "README.md"
+    if not file.is_file():
+        return False
     before = file.read_text(encoding="utf-8")
     start, stop = before.find(BEGIN), before.find(END)
     if start < 0 or stop < start:
