@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from sheaf.common.data import data_dir
 from sheaf.decentralized.network import CASES, INSIDE_REGION, Network, city_pairs, load_case
 
-__all__ = ["broken_cells", "broken_files", "described_case", "summary"]
+__all__ = ["broken_cells", "broken_files", "described_case", "differing_files", "summary"]
 
 
 def broken_files() -> list[str]:
@@ -22,6 +23,13 @@ def broken_files() -> list[str]:
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
             broken.append(name.strip())
     return broken
+
+
+def differing_files(folder: Path) -> list[str]:
+    """Names of data files in another copy of the facts whose content differs from the shipped file of that name."""
+    shipped = data_dir("decentralized")
+    names = [f.relative_to(folder) for f in sorted(folder.rglob("*")) if f.is_file() and f.suffix in (".csv", ".gz")]
+    return [n.as_posix() for n in names if not (shipped / n).is_file() or (shipped / n).read_bytes() != (folder / n).read_bytes()]
 
 
 def described_case(case: int) -> tuple[np.ndarray, np.ndarray]:
