@@ -57,8 +57,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Lines of text with aligned columns, the first to the left and the others to the right."""
     cells = [[str(c) for c in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))) for r in cells]
-    return "\n".join(line.rstrip() for line in (lines[0], "  ".join("-" * w for w in widths), *lines[1:]))
+    cells.insert(1, ["-" * w for w in widths])
+    first, *others = widths
+    lines = ("  ".join([row[0].ljust(first), *(c.rjust(w) for c, w in zip(row[1:], others, strict=True))]) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def main(wanted: Sequence[str] | None = None) -> int:

@@ -86,7 +86,7 @@ class CyclicPass {
       add(v, of_[v], 1.0);
     }
     if (gain_ == kPaper)
-      for (int g = 0; g < p_.groups; ++g) nearest(g);
+      for (int v = 0; v < p_.n; ++v) nearest(v, member_[of_[v]]);
   }
 
   // Keep the prefix of the chain with the largest gain, at least `shortest` moves, its last device sent home; undo the rest.
@@ -109,29 +109,36 @@ class CyclicPass {
 
   void add(int v, int g, double sign) {
     double* to = sum_.data() + static_cast<size_t>(g) * p_.n;
-    const double* row = w_ + static_cast<size_t>(v) * p_.n;
-    for (int t = 0; t < p_.n; ++t) to[t] += sign * row[t];
+    const double* from = w_ + static_cast<size_t>(v) * p_.n;
+    for (int t = 0; t < p_.n; ++t) to[t] += sign * from[t];
   }
 
-  void nearest(int g) {
-    const auto& members = member_[g];
-    for (int v : members) {
-      const double* row = p_.pp.data() + static_cast<size_t>(v) * p_.n;
-      double least = kInf;
-      for (int t : members)
-        if (t != v && row[t] < least) least = row[t];
-      mate_[v] = least == kInf ? 0 : least;
+  // mate_ of v among the members of its group; only devices that can still move need it.
+  void nearest(int v, const std::vector<int>& members) {
+    const double* near = p_.pp.data() + static_cast<size_t>(v) * p_.n;
+    double least = kInf;
+    for (int t : members) {
+      const double w = t == v ? kInf : near[t];
+      least = w < least ? w : least;
     }
+    mate_[v] = least == kInf ? 0 : least;
   }
 
   void move(int v, int from, int to) {
     auto& left = member_[from];
     left.erase(std::find(left.begin(), left.end(), v));
-    member_[to].push_back(v);
+    auto& joined = member_[to];
+    if (gain_ == kPaper) {
+      const double* near = p_.pp.data() + static_cast<size_t>(v) * p_.n;
+      for (int u : left)
+        if (!locked_[u] && near[u] == mate_[u]) nearest(u, left);
+      for (int u : joined)
+        if (!locked_[u] && (near[u] < mate_[u] || joined.size() == 1)) mate_[u] = near[u];
+    }
+    joined.push_back(v);
     of_[v] = to;
     add(v, from, -1.0);
     add(v, to, 1.0);
-    if (gain_ == kPaper) nearest(from), nearest(to);
   }
 
   double own(int v, int g) const {

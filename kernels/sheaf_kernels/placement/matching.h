@@ -2,13 +2,18 @@
 //
 // reference.py finds the bottleneck by binary search over the weights with one bipartite matching per step. Here it is one
 // pass of augmenting paths over the ranks of the weights; the threshold starts at a lower bound and rises only when no
-// path is left, so that every edge is looked at a few times. Adjacency is a bit set: one word for up to 64 devices.
+// path is left, so that every edge is looked at a few times. Adjacency is a bit set. Groups of up to 64 devices, the usual
+// case, keep their ranks in 16 bits, eight to a vector, and a row of adjacency is one word made by vector comparison.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 namespace placement {
 
@@ -32,10 +37,71 @@ struct Problem {
   }
 };
 
+// Eight ranks of 16 bits.
+#ifdef __SSE2__
+struct Eight {
+  __m128i v;
+  static Eight all(int16_t x) { return {_mm_set1_epi16(x)}; }
+  static Eight gather(const int16_t* from, const int* at, int count) {
+    if (count >= 8)
+      return {_mm_setr_epi16(from[at[0]], from[at[1]], from[at[2]], from[at[3]], from[at[4]], from[at[5]], from[at[6]],
+                             from[at[7]])};
+    auto one = [&](int k) { return k < count ? from[at[k]] : int16_t{INT16_MAX}; };
+    return {_mm_setr_epi16(one(0), one(1), one(2), one(3), one(4), one(5), one(6), one(7))};
+  }
+  Eight min(Eight o) const { return {_mm_min_epi16(v, o.v)}; }
+  int least() const {
+    __m128i x = _mm_min_epi16(v, _mm_srli_si128(v, 8));
+    x = _mm_min_epi16(x, _mm_srli_si128(x, 4));
+    x = _mm_min_epi16(x, _mm_srli_si128(x, 2));
+    return _mm_extract_epi16(x, 0);
+  }
+  int up_to(int limit) const {  // bit k: whether number k is at most limit
+    const __m128i above = _mm_cmpgt_epi16(v, _mm_set1_epi16(static_cast<int16_t>(limit)));
+    return ~_mm_movemask_epi8(_mm_packs_epi16(above, _mm_set1_epi16(-1))) & 0xFF;
+  }
+  int16_t operator[](int k) const {
+    int16_t all[8];
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(all), v);
+    return all[k];
+  }
+#else
+struct Eight {
+  int16_t v[8];
+  static Eight all(int16_t x) { return {{x, x, x, x, x, x, x, x}}; }
+  static Eight gather(const int16_t* from, const int* at, int count) {
+    Eight e = all(INT16_MAX);
+    for (int k = 0; k < 8 && k < count; ++k) e.v[k] = from[at[k]];
+    return e;
+  }
+  Eight min(Eight o) const {
+    for (int k = 0; k < 8; ++k) o.v[k] = std::min(o.v[k], v[k]);
+    return o;
+  }
+  int least() const { return *std::min_element(v, v + 8); }
+  int up_to(int limit) const {
+    int bits = 0;
+    for (int k = 0; k < 8; ++k) bits |= (v[k] <= limit) << k;
+    return bits;
+  }
+  int16_t operator[](int k) const { return v[k]; }
+#endif
+  int most(int count) const {  // the largest of the first `count`
+    int found = 0;
+    for (int k = 0; k < 8 && k < count; ++k) found = std::max<int>(found, (*this)[k]);
+    return found;
+  }
+};
+
 // Perfect matchings between two groups of m devices; a and b list their members.
 class Matcher {
  public:
   explicit Matcher(const Problem& p) : p_(p), m_(p.size), words_((p.size + 63) / 64) {
+    narrow_ = m_ <= 64 && p.values.size() < INT16_MAX;
+    if (narrow_) {
+      rank16_.assign(p.rank.begin(), p.rank.end());
+      sub16_.resize(m_ * ((m_ + 7) / 8));
+    }
     sub_.resize(m_ * m_);
     adjacent_.resize(m_ * words_);
     free_.resize(words_);
@@ -55,6 +121,7 @@ class Matcher {
 
   // The smallest possible largest weight.
   double bottleneck(const int* a, const int* b) {
+    if (narrow_) return p_.values[bottleneck_narrow(a, b)];
     const int m = m_;
     uint32_t threshold = 0;
     std::fill(column_min_.begin(), column_min_.end(), UINT32_MAX);
@@ -71,8 +138,7 @@ class Matcher {
       threshold = std::max(threshold, least);  // every row and every column needs an edge
     }
     for (int j = 0; j < m; ++j) threshold = std::max(threshold, column_min_[j]);
-    threshold = words_ == 1 ? augment_one(threshold) : augment_many(threshold);
-    return p_.values[threshold];
+    return p_.values[augment_many(threshold)];
   }
 
   // The smallest possible sum of weights (Hungarian method with potentials; exact because the weights are).
@@ -113,12 +179,46 @@ class Matcher {
  private:
   const Problem& p_;
   int m_, words_;
+  bool narrow_ = false;
+  std::vector<int16_t> rank16_;
+  std::vector<Eight> sub16_;
   std::vector<uint32_t> sub_, column_min_;
   std::vector<uint64_t> adjacent_, free_, unseen_;
   std::vector<int> row_of_, column_of_, came_from_, queue_;
   std::vector<double> u_, v_, slack_;
   std::vector<int> match_, way_;
   std::vector<char> used_;
+
+  // Up to 64 devices per group and 2^15 - 2 distinct weights: ranks of 16 bits, eight to a vector, rows padded with the
+  // largest. Vectors are filled in registers: storing eight numbers one by one and loading them as a vector would stall.
+  uint32_t bottleneck_narrow(const int* a, const int* b) {
+    const int m = m_, chunks = (m + 7) / 8;
+    Eight column[8];
+    for (int c = 0; c < chunks; ++c) column[c] = Eight::all(INT16_MAX);
+    int threshold = 0;
+    for (int i = 0; i < m; ++i) {
+      const int16_t* from = rank16_.data() + static_cast<size_t>(a[i]) * p_.n;
+      Eight least = Eight::all(INT16_MAX);
+      for (int c = 0; c < chunks; ++c) {
+        const Eight ranks = Eight::gather(from, b + 8 * c, m - 8 * c);
+        sub16_[i * chunks + c] = ranks;
+        least = least.min(ranks);
+        column[c] = column[c].min(ranks);
+      }
+      threshold = std::max(threshold, least.least());  // every row and every column needs an edge
+    }
+    for (int c = 0; c < chunks; ++c) threshold = std::max(threshold, column[c].most(m - 8 * c));
+    return augment_one(threshold);
+  }
+
+  void connect_narrow(int threshold) {
+    const int chunks = (m_ + 7) / 8;
+    for (int i = 0; i < m_; ++i) {
+      uint64_t bits = 0;
+      for (int c = 0; c < chunks; ++c) bits |= static_cast<uint64_t>(sub16_[i * chunks + c].up_to(threshold)) << (8 * c);
+      adjacent_[i] = bits;
+    }
+  }
 
   void connect(uint32_t threshold) {
     for (int i = 0; i < m_; ++i) {
@@ -133,12 +233,21 @@ class Matcher {
   }
 
   // The next threshold: the least edge from a row of the search tree to a column outside it.
-  template <class Unseen>
-  uint32_t raise(int rows, Unseen unseen) const {
+  uint32_t raise(int rows) const {
     uint32_t least = UINT32_MAX;
     for (int k = 0; k < rows; ++k)
       for (int j = 0; j < m_; ++j)
-        if (unseen(j)) least = std::min(least, sub_[queue_[k] * m_ + j]);
+        if (unseen_[j / 64] >> (j % 64) & 1) least = std::min(least, sub_[queue_[k] * m_ + j]);
+    return least;
+  }
+
+  uint32_t raise_narrow(int rows, uint64_t unseen) const {
+    int least = INT16_MAX;
+    for (int k = 0; k < rows; ++k)
+      for (uint64_t rest = unseen; rest; rest &= rest - 1) {
+        const int j = __builtin_ctzll(rest);
+        least = std::min<int>(least, sub16_[queue_[k] * ((m_ + 7) / 8) + j / 8][j % 8]);
+      }
     return least;
   }
 
@@ -146,7 +255,7 @@ class Matcher {
     const int m = m_;
     const uint64_t all = m == 64 ? ~0ull : (1ull << m) - 1;
     uint64_t free = all;
-    connect(threshold);
+    connect_narrow(threshold);
     for (int root = 0; root < m; ++root) {
       if (const uint64_t direct = adjacent_[root] & free) {
         const int j = __builtin_ctzll(direct);
@@ -159,8 +268,8 @@ class Matcher {
       queue_[tail++] = root;
       while (end < 0) {
         if (head == tail) {
-          threshold = raise(tail, [&](int j) { return unseen >> j & 1; });
-          connect(threshold);
+          threshold = raise_narrow(tail, unseen);
+          connect_narrow(threshold);
           head = 0;
         }
         const int row = queue_[head++];
@@ -195,7 +304,7 @@ class Matcher {
       queue_[tail++] = root;
       while (end < 0) {
         if (head == tail) {
-          threshold = raise(tail, [&](int j) { return unseen_[j / 64] >> (j % 64) & 1; });
+          threshold = raise(tail);
           connect(threshold);
           head = 0;
         }

@@ -41,6 +41,7 @@ def _papermill(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
+    """Execute the notebook that the order in the file ``argv[0]`` names; 0 when every cell ran."""
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for noisy in ("traitlets", "asyncio", "papermill.translators", "blib2to3.pgen2.driver"):

@@ -108,6 +108,7 @@ class Display:
             self._live.__exit__(None, None, None)
 
     def update(self) -> None:
+        """Show each notebook's state as it is now."""
         looks = [look(state, self._since) for state in self._states]
         if self._live:
             self._live.update(self._table(looks))

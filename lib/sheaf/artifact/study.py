@@ -91,6 +91,7 @@ class Study:
         made["sha256"] = file_digest(self._folder / made["file"])
         if published is not None:
             made["published_file"] = self._store(f"tables/{id}.published.csv", _csv(published))
+            made["published_sha256"] = file_digest(self._folder / made["published_file"])
         self._note(id, "table", made)
         show.table(f"{id}: {entry.title}", frame, published, note, rows)
 

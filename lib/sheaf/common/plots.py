@@ -41,18 +41,19 @@ _PAGE_COLOURS = f"<style>svg{{color:{INK}}}@media(prefers-color-scheme:dark){{sv
 def figure(
     rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 3.2, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure in Sheaf's style and its axes, as ``plt.subplots`` returns them; sizes in inches."""
-    with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
+    """A figure in Sheaf's style and its axes, as ``plt.subplots`` returns them; sizes in inches.
+
+    Sets matplotlib's style for the process: labels and legends added later have to follow it too.
+    """
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
 
 
 def svg_bytes(fig: Figure) -> bytes:
     """The figure as SVG whose text takes the page's colour, light or dark; the same figure gives the same bytes."""
     out = io.BytesIO()
     with plt.rc_context(STYLE):
-        fig.savefig(
-            out, format="svg", metadata={"Date": None, "Creator": "Sheaf"}, bbox_inches="tight", pad_inches=0.08
-        )
+        fig.savefig(out, format="svg", metadata={"Date": None, "Creator": "Sheaf"}, bbox_inches="tight", pad_inches=0.08)
     text = re.sub(re.escape(INK), "currentColor", out.getvalue().decode())
     return re.sub(r"(<svg [^>]*>)", lambda m: m[1] + _PAGE_COLOURS, text, count=1).encode()
 
@@ -154,18 +155,26 @@ def curves(
         samples: name -> [repetitions, n].
         published: name -> [n].
     """
-    at = np.asarray(x, dtype=float)
+    steps = np.asarray(x, dtype=float)
     how: dict[str, Any] = {"drawstyle": "steps-post"} if step else {}
     for line in (published or {}).values():
-        ax.plot(at, np.asarray(line, dtype=float), color=GREY, ls=(0, (4, 2)), lw=1.2, zorder=1, **how)
+        ax.plot(steps, np.asarray(line, dtype=float), color=GREY, ls=(0, (4, 2)), lw=1.2, zorder=1, **how)
     for i, (name, values) in enumerate(samples.items()):
         y = np.atleast_2d(np.asarray(values, dtype=float))
         colour = COLOURS[i % len(COLOURS)]
+        at, y = (steps[: y.shape[1]], y) if not step else _changes(steps[: y.shape[1]], y)
         ax.plot(at, y.mean(axis=0), color=colour, label=name, ls=("-", "--", ":", "-.")[i % 4], zorder=3, **how)
         if len(y) > 1:
             ax.fill_between(
                 at, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.2, lw=0, step="post" if step else None
             )
+
+
+def _changes(at: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Only the positions where some line steps, and both ends: thousands of equal points make megabytes of SVG."""
+    kept = np.r_[True, (np.diff(y, axis=1) != 0).any(axis=0)]
+    kept[-1] = True
+    return at[kept], y[:, kept]
 
 
 def heat_map(

@@ -211,7 +211,12 @@ class CostModel:
 def _bottleneck(weights: np.ndarray) -> tuple[float, np.ndarray]:
     """Smallest possible largest edge of a perfect matching in [m, m] weights, and the column matched to each row."""
     values = np.unique(weights)
-    low, high = 0, len(values) - 1
+    # no matching can avoid the best edge of the worst row and column, and that bound is often attained
+    bound = max(weights.min(axis=1).max(), weights.min(axis=0).max())
+    matched = maximum_bipartite_matching(csr_array(weights <= bound), perm_type="column")
+    if (matched >= 0).all():
+        return float(bound), matched
+    low, high = int(np.searchsorted(values, bound)) + 1, len(values) - 1
     while low < high:
         middle = (low + high) // 2
         matched = maximum_bipartite_matching(csr_array(weights <= values[middle]), perm_type="column")

@@ -31,6 +31,7 @@ class Found:
 def natural_order(network: Network, model: CostModel, seed: int = 0, evaluations: int = 1) -> Found:
     """Device i gets rank i and links follow the index, as job launchers do when nobody intervenes."""
     start = time.perf_counter()
+    model.check(network)
     cost = model.of_placement(network, Placement(np.arange(network.size).reshape(model.pipelines, model.stages)))
     return Found("natural order", cost, 1, time.perf_counter() - start)
 
@@ -59,9 +60,8 @@ def metis(network: Network, model: CostModel, seed: int = 0, evaluations: int = 
         weights = [int(near[d, e]) for d in range(network.size) for e in others[d]]
         starts = np.arange(0, len(weights) + 1, network.size - 1)
         options = pymetis.Options(seed=seed)
-        found = pymetis.part_graph(
-            model.pipelines, xadj=starts, adjncy=np.concatenate(others), eweights=weights, options=options
-        )
+        links = pymetis.CSRAdjacency(starts, np.concatenate(others))
+        found = pymetis.part_graph(model.pipelines, adjacency=links, eweights=weights, options=options)
         part = np.array(found[1])
     while (counts := np.bincount(part, minlength=model.pipelines)).max() > model.stages:
         full, room = int(counts.argmax()), np.flatnonzero(counts < model.stages)
@@ -87,7 +87,7 @@ def annealing(network: Network, model: CostModel, seed: int = 0, evaluations: in
     kept, heat = now.copy(), 0.1 * cost
     pp, dp, _ = model.weights(network)
     row = torch.empty(1, network.size, dtype=torch.int64)
-    for _ in range(evaluations - 1):
+    for _ in range(evaluations - 1 if model.stages > 1 else 0):
         a, b = rng.integers(network.size, size=2)
         heat *= 10 ** (-2.5 / evaluations)
         if now[a] == now[b]:
