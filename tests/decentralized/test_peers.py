@@ -88,7 +88,7 @@ def test_single_pipelines_and_single_stages_are_placed_too():
     [
         (lambda: exhaustive(random_cities(20, 5, 0), CostModel.compat(4, 5)), "20 devices are too many to enumerate"),
         (lambda: cp_sat(random_cities(20, 5, 0), CostModel.compat(4, 5)), "20 devices are too many for CP-SAT"),
-        (lambda: natural_order(random_cities(9, 5, 0), CostModel.compat(4, 2)), "has 9 devices but 4 stages x 2 pipelines need 8"),
+        (lambda: natural_order(random_cities(9, 5, 0), CostModel.compat(4, 2)), "9 devices but 4 stages x 2 pipelines need 8"),
     ],
 )
 def test_what_is_too_large_is_refused_with_a_sentence(call, sentence):
