@@ -11,7 +11,7 @@ from sheaf.decentralized.cost import CostModel
 from sheaf.decentralized.network import load_case, random_cities
 from sheaf.decentralized.search import Scheduler
 
-__all__ = ["convergence", "end_values", "gap_summary", "levels", "optimality_gaps", "stored_traces"]
+__all__ = ["convergence", "end_spread", "end_values", "gap_summary", "levels", "optimality_gaps", "stored_traces"]
 
 METHOD_OF = {"our": "paper", "hybrid": "hybrid", "random": "random"}  # names in the stored traces -> ours
 
@@ -45,6 +45,17 @@ def end_values(runs: dict[int, dict[str, np.ndarray]], seeds: Sequence[int]) -> 
             for seed, cost in zip(seeds, history[:, -1], strict=True):
                 off = float(np.abs(stored - cost).min()) if stored.size else np.nan
                 rows.append({"case": case, "method": method, "seed": seed, "cost": float(cost), "off": off})
+    return pd.DataFrame(rows)
+
+
+def end_spread(cases: Iterable[int], methods: Sequence[str], seeds: Sequence[int], evaluations: int) -> pd.DataFrame:
+    """Where many runs end, May 2022 constants: case, method, end (rounded to 1e-3 s), runs out of how many."""
+    rows = []
+    for case in cases:
+        for method, history in convergence(case, methods, seeds, evaluations).items():
+            ends, counts = np.unique(history[:, -1].round(3), return_counts=True)
+            rows += [{"case": case, "method": method, "end": float(e), "runs": f"{n} of {len(seeds)}"}
+                     for e, n in zip(ends, counts, strict=True)]  # fmt: skip
     return pd.DataFrame(rows)
 
 
