@@ -9,6 +9,7 @@ import pytest
 
 from sheaf.common.gpt import GPT
 from sheaf.common.links import LinkTable
+from sheaf.common.links_netns import probe
 from sheaf.decentralized.live import (
     LaunchError,
     LiveJob,
@@ -211,3 +212,25 @@ def test_bad_jobs_are_refused_with_a_fix(tmp_path):
 def test_a_run_that_takes_too_long_ends_with_one_sentence():
     with pytest.raises(LaunchError, match="did not finish within 2 s"):
         run_live([job(None)], timeout=2)
+
+
+def test_namespaces_take_one_network_at_a_time():
+    near, far = LinkTable.uniform(8, 0.001, 1e8), LinkTable.uniform(8, 0.01, 1e8)
+    for jobs in ([job(near), job(far)], [job(None)]):
+        with pytest.raises(ValueError, match="one network at a time"):
+            run_live(jobs, namespaces=True)
+
+
+@pytest.mark.netns
+def test_the_kernel_shapes_the_links_of_a_live_run():
+    support = probe()
+    if not support.rate:
+        pytest.skip(support.why)
+    links = LinkTable.of_regions([0] * 4 + [1] * 4, inside=(0.002, 100e6), across=(0.03, 5e6))
+    work = replace(SMALL, width=96)  # gradients large enough that the burst of a class, 16 kB, is a small part
+    jobs = [job(links, name, work, iterations=1, repetitions=2, gradients=True) for name in ("stages inside", "pipelines inside")]
+    run = run_live(jobs, namespaces=True, timeout=120)
+    assert run.gradients["max_relative_error"].max() < 1e-5
+    took = run.times.groupby("placement")["iteration"].min()
+    for each in jobs:  # never much faster than the links allow
+        assert took[each.placement] > 0.8 * predict(each).iteration

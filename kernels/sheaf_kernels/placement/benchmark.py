@@ -43,7 +43,7 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def compare(
-    evaluations: int = 5000, reference_evaluations: int = 130, rounds: int = 3, seed: int = 0, devices: int = 64,
+    evaluations: int = 5000, reference_evaluations: int = 600, rounds: int = 3, seed: int = 0, devices: int = 64,
     groups: int = GROUPS,
 ) -> list[dict[str, float]]:
     """Seconds of a whole search, compiled and in plain Python, taken in turn on one core each.
@@ -124,7 +124,7 @@ def _spread(values: Sequence[float], form: str = ".3g") -> str:
 
 
 @benchmark("placement/search")
-def search_benchmark(evaluations: int = 5000, reference_evaluations: int = 130, rounds: int = 5) -> str:
+def search_benchmark(evaluations: int = 5000, reference_evaluations: int = 600, rounds: int = 5) -> str:
     """A whole search, compiled against plain Python."""
     samples = compare(evaluations, reference_evaluations, rounds)
     column = {key: [s[key] for s in samples] for key in samples[0]}

@@ -7,6 +7,7 @@ network where placement cannot matter; so the check can fail in either direction
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from sheaf.common.gpt import GPT, flat_gradient, next_token_loss
 from sheaf.common.launch import LaunchError, launch
+from sheaf.common.links_netns import NamespaceNetwork
 from sheaf.common.stats import interval
 from sheaf.common.text import read_text_tokens
 from sheaf.decentralized.live_jobs import Grid, LiveJob, LiveTable, Workload, placements, plan, tables
@@ -45,7 +47,7 @@ class LiveRun:
 
 
 def run_live(jobs: Sequence[LiveJob], *, timeout: float = 300.0, records: Path | None = None,
-             on_record: Callable[[dict[str, Any]], None] | None = None) -> LiveRun:
+             on_record: Callable[[dict[str, Any]], None] | None = None, namespaces: bool = False) -> LiveRun:
     """Run all jobs in one launch of ``stages x pipelines`` processes: repetition 1 of every job, then 2, and so on.
 
     Args:
@@ -53,9 +55,12 @@ def run_live(jobs: Sequence[LiveJob], *, timeout: float = 300.0, records: Path |
         timeout: seconds for the whole launch.
         records: file that measurements are appended to as they come, as JSON lines.
         on_record: called after each job and repetition, for a progress display.
+        namespaces: let the kernel shape the links, each process in a network namespace of its own; what it cannot do
+            (delay, without netem) is emulated. All jobs must then share one link table.
 
     Raises:
-        ValueError: no jobs, or jobs of different size.
+        ValueError: no jobs, jobs of different size, or of different links with ``namespaces``.
+        NamespacesUnavailable: ``namespaces`` on a machine that cannot do it; says why.
         FileNotFoundError: a workload names a folder without text.
         LaunchError: a process failed or time ran out; ``records`` of the error holds what was measured before.
     """
@@ -64,17 +69,27 @@ def run_live(jobs: Sequence[LiveJob], *, timeout: float = 300.0, records: Path |
         raise ValueError(f"a live run needs jobs of one size; got sizes {sorted(sizes)}")
     for folder in {job.workload.text for job in jobs if job.workload.text}:
         read_text_tokens(Path(folder), limit=1)
-    with tempfile.TemporaryDirectory(prefix="sheaf-live-") as name:
+    with tempfile.TemporaryDirectory(prefix="sheaf-live-") as name, _shaped(jobs, namespaces) as network:
+        emulated = {i: network.remaining if network else j.links for i, j in enumerate(jobs)}
         plain = [
-            {"number": i, "workload": asdict(j.workload), "links": j.links.to_dict() if j.links else None,
+            {"number": i, "workload": asdict(j.workload), "links": links.to_dict() if (links := emulated[i]) else None,
              "grid": j.grid, "iterations": j.iterations, "repetitions": j.repetitions, "dtype": j.dtype,
-             "gradients": j.gradients}
+             "gradients": j.gradients, "delay_first": network is not None}
             for i, j in enumerate(jobs)
         ]
         found = launch("sheaf.decentralized.live_worker", {"jobs": plain, "gradients": name}, processes=sizes.pop(),
-                       timeout=timeout, records=records, on_record=on_record)
+                       timeout=timeout, records=records, on_record=on_record, hosts=network.hosts if network else None)
         errors = [row for i, job in enumerate(jobs) if job.gradients for row in _gradient_errors(i, job, Path(name))]
     return LiveRun(_times(jobs, found), _traffic(jobs, found), pd.DataFrame(errors))
+
+
+def _shaped(jobs: Sequence[LiveJob], namespaces: bool) -> AbstractContextManager[NamespaceNetwork | None]:
+    if not namespaces:
+        return nullcontext()
+    links = jobs[0].links
+    if links is None or any(job.links is not links for job in jobs):
+        raise ValueError("namespaces shape one network at a time; give jobs that share one link table, a launch per table")
+    return NamespaceNetwork(links)
 
 
 def gradient_check(

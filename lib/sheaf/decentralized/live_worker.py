@@ -97,7 +97,7 @@ class Member:
 
     def __init__(self, job: dict[str, Any], links: LinkTable | None) -> None:
         self.workload = Workload(**job["workload"])
-        self.group = EmulatedGroup(links)
+        self.group = EmulatedGroup(links, delay_first=job.get("delay_first", False))
         self.grid = np.array(job["grid"])  # [pipelines, stages]: the process of each cell
         (self.pipeline,), (self.stage,) = np.nonzero(self.grid == self.group.rank)
         self.dtype = getattr(torch, job["dtype"])
