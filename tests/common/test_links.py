@@ -304,6 +304,22 @@ def test_a_machine_without_the_tools_is_told_what_to_install(monkeypatch):
     assert "need" in found.why or "Linux only" in found.why
 
 
+def test_a_namespace_is_used_only_after_its_holder_is_ready(tmp_path: Path):
+    """`unshare` enters the namespace first and maps the user afterwards; in between nobody has rights in there."""
+    from sheaf.common.links_netns import NamespaceNetwork, NamespacesUnavailable
+
+    network, ready = NamespaceNetwork(LinkTable.uniform(2, 0.0, 1e6)), tmp_path / "ready"
+    holder = network._hold(["sh", "-c", 'sleep 0.5; touch "$0"; exec "$@"', str(ready)])
+    try:
+        assert ready.exists()
+        assert holder.poll() is None
+    finally:
+        holder.kill()
+        holder.communicate()
+    with pytest.raises(NamespacesUnavailable, match="no rights here"):
+        network._hold(["sh", "-c", "echo no rights here >&2; exit 1"])
+
+
 @pytest.mark.netns
 def test_the_kernel_shapes_a_link_in_namespaces():
     from sheaf.common.links_netns import NamespaceNetwork, probe

@@ -7,12 +7,11 @@ of the wanted rate, so headers and TCP's own behaviour are in the measurement. I
 """
 
 import contextlib
+import select
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -24,7 +23,7 @@ __all__ = ["NamespaceNetwork", "NamespacesUnavailable", "Support", "probe"]
 
 _TOOLS = ("ip", "tc", "unshare", "nsenter")
 _HOLD = "86400"  # seconds a namespace lives at most; it goes with its holder
-_START = 5.0  # seconds a holder may take to enter its namespace
+_START = 20.0  # seconds a holder may take to enter its namespace, on a busy machine too
 
 
 class NamespacesUnavailable(RuntimeError):
@@ -100,12 +99,12 @@ class NamespaceNetwork:
         self._close()
 
     def _build(self) -> None:
-        self._outer = self._hold(["unshare", "--user", "--map-root-user", "--net"], None)
+        self._outer = self._hold(["unshare", "--user", "--map-root-user", "--net"])
         inside = ("nsenter", "-t", str(self._outer.pid), "-U", "-n", "--preserve-credentials")
         _run(*inside, "ip", "link", "add", "bridge0", "type", "bridge")
         _run(*inside, "ip", "link", "set", "bridge0", "up")
         for rank in range(self.links.size):
-            holder = self._hold([*inside, "unshare", "--net"], self._outer)
+            holder = self._hold([*inside, "unshare", "--net"])
             self._inner.append(holder)
             _run(*inside, "ip", "link", "add", f"port{rank}", "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
             _run(*inside, "ip", "link", "set", f"port{rank}", "master", "bridge0", "up")
@@ -131,15 +130,17 @@ class NamespaceNetwork:
                 _run(*prefix, "tc", "qdisc", "add", "dev", "eth0", "parent", name, "netem", *delay)
                 self.has_netem = True
 
-    def _hold(self, command: list[str], parent: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
-        """Start a process that does nothing in a new network namespace, and wait until it is in there."""
-        holder = subprocess.Popen([*command, "sleep", _HOLD], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                  stderr=subprocess.PIPE)
-        before, deadline = _network_of(parent.pid if parent else "self"), time.monotonic() + _START
-        while holder.poll() is None and time.monotonic() < deadline:
-            if _network_of(holder.pid) not in ("", before, _network_of("self")):
-                return holder
-            time.sleep(0.005)
+    def _hold(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a process that does nothing in a new network namespace, and wait until it says that it is in there.
+
+        It speaks only after ``unshare`` has written the user map too: whoever enters between the two has no rights there.
+        """
+        holder = subprocess.Popen([*command, "sh", "-c", f"echo ready; exec sleep {_HOLD}"], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert holder.stdout is not None  # for the type checker: it is a pipe
+        speaks, _, _ = select.select([holder.stdout], [], [], _START)
+        if speaks and holder.stdout.readline():
+            return holder
         holder.kill()
         _, said = holder.communicate()
         raise NamespacesUnavailable("this system refuses network namespaces "
@@ -155,13 +156,6 @@ class NamespaceNetwork:
 
 def _address(rank: int) -> str:
     return f"10.77.0.{rank + 1}"
-
-
-def _network_of(pid: int | str) -> str:
-    try:
-        return str(Path(f"/proc/{pid}/ns/net").readlink())
-    except OSError:
-        return ""  # gone, or not to be seen yet
 
 
 def _run(*command: str) -> None:
