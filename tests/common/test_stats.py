@@ -1,6 +1,7 @@
 """Intervals cover what they say, repeat, and refuse what has no interval; paired and grouped forms agree with them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sheaf.common import stats
-from sheaf.common.stats import aggregate, interval, paired_difference, paired_ratio, proportion
+from sheaf.common.stats import aggregate, bootstrap_samples, interval, paired_difference, paired_ratio, proportion
 
 SETS = 2000
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -83,7 +84,9 @@ def test_wilson_covers_95_percent_on_average() -> None:
         rates = np.linspace(0.05, 0.95, 20)
         hits = np.random.default_rng(n).binomial(n, rates, size=(200, rates.size))
         bounds = {h: proportion(h, n) for h in range(n + 1)}
-        inside = [[bounds[int(h)].low <= p <= bounds[int(h)].high for h, p in zip(row, rates, strict=True)] for row in hits]
+        inside = [
+            [bounds[int(h)].low <= p <= bounds[int(h)].high for h, p in zip(row, rates, strict=True)] for row in hits
+        ]
         assert 0.93 <= np.mean(inside) <= 0.97
 
 
@@ -102,7 +105,7 @@ def test_samples_that_are_no_numbers_are_refused(bad: list[float], statistic: st
 
 
 def test_unknown_statistic_is_refused() -> None:
-    with pytest.raises(ValueError, match="use 'mean', 'median' or 'exact'"):
+    with pytest.raises(ValueError, match="use one of 'mean', 'median', 'proportion', 'bootstrap', 'exact'"):
         interval([1.0, 2.0], "mode")
 
 
@@ -186,6 +189,45 @@ def test_proportion_of_none_and_all_is_not_certain() -> None:
     assert proportion(0, 5).low == pytest.approx(0, abs=1e-12)
     assert proportion(0, 5).high > 0.3
     assert proportion(5, 5).low < 0.7
+
+
+def test_a_claim_of_zeros_and_ones_is_a_proportion() -> None:
+    assert interval([1, 1, 0, 1], "proportion") == proportion(3, 4)
+    assert interval([1.0] * 20, "proportion").low < 0.9  # twenty of twenty is not certainty
+    with pytest.raises(ValueError, match="0 or 1"):
+        interval([0.5, 1.0], "proportion")
+
+
+def test_a_bootstrap_over_groups_covers_a_correlation() -> None:
+    inside = 0
+    for seed in range(200):
+        pairs = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], 60)
+        correlation = partial(lambda data, i: np.corrcoef(data[i].T)[0, 1], pairs)
+        found = interval(bootstrap_samples(correlation, np.arange(60), resamples=500, seed=seed), "bootstrap")
+        assert found.low <= found.estimate <= found.high
+        inside += found.low <= 0.6 <= found.high
+    assert 0.90 <= inside / 200 <= 0.99
+
+
+def test_rows_of_a_group_are_drawn_together() -> None:
+    groups = np.repeat(["a", "b", "c"], 4)
+    rows = []
+    bootstrap_samples(lambda i: rows.append(i) or 0.0, groups, resamples=20)
+    for drawn in rows:
+        assert len(drawn) == 12
+        times = np.bincount(drawn, minlength=12).reshape(3, 4)
+        assert (times == times[:, :1]).all()
+
+
+def test_a_bootstrap_needs_groups_a_defined_statistic_and_enough_resamples() -> None:
+    with pytest.raises(ValueError, match="at least two groups"):
+        bootstrap_samples(lambda i: 0.0, ["a", "a"])
+    with pytest.raises(ValueError, match="not defined"):
+        bootstrap_samples(lambda i: float("nan"), ["a", "b"], resamples=10)
+    with pytest.raises(ValueError, match="at least 500 resamples"):
+        interval([1.0, 2.0, 3.0], "bootstrap")
+    undefined = bootstrap_samples(lambda i: 1.0 if len(set(i)) > 1 else float("nan"), list("abcd"), resamples=50)
+    assert np.isfinite(undefined).all()
 
 
 def test_aggregate_has_one_row_per_group_and_leaves_bounds_of_single_samples_empty() -> None:

@@ -73,7 +73,7 @@ class Claim(_Entry):
     published: float | str | None = None
     unit: str = ""
     reproduced_if: str
-    statistic: Literal["mean", "median", "exact"] = "mean"
+    statistic: Literal["mean", "median", "proportion", "bootstrap", "exact"] = "mean"
     reported: Literal["memory"] | None = None  # the published value was not checked against a source
 
     @field_validator("reproduced_if")

@@ -82,8 +82,9 @@ def judge(samples: Sequence[float], criterion: str | Criterion, statistic: str =
     Args:
         samples: one value per independent repetition (seed, instance, cell), all in the claim's unit.
         criterion: what would count, fixed before the run.
-        statistic: "mean" or "median" of the samples, judged by its 95% interval (n >= 2); "exact" for a quantity
-            without sampling error, judged by the range of its values (n >= 1).
+        statistic: "mean", "median" or "proportion" of the samples, judged by its 95% interval (n >= 2); "bootstrap" for
+            an estimate followed by its values on resampled data; "exact" for a quantity without sampling error, judged
+            by the range of its values (n >= 1).
 
     Returns:
         reproduced when the whole interval meets the criterion, not reproduced when none of it does, inconclusive when
