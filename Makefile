@@ -24,7 +24,7 @@ endif
 export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
 
-.PHONY: help reproduce test lab report bench kernels data lint clean store why status setup system unit slow notebooks-check
+.PHONY: help reproduce test lab report bench kernels data lint lock clean store why status setup system unit slow notebooks-check
 
 help: ## this page
 	@printf '\n  Sheaf: machine-learning papers, bound as software.\n\n'
@@ -70,7 +70,7 @@ lab: $(READY) kernels ## explore the notebooks in JupyterLab
 report: $(READY) ## rebuild results/index.html and the README's score board from the records
 	@$(PY) -m sheaf report
 
-bench: $(READY) kernels ## kernels against their best baselines, and the cost of the foundation itself
+bench: $(READY) kernels ## kernels and papers against their best baselines, and the cost of the foundation itself
 	@$(PY) -m sheaf bench
 
 kernels: $(READY) system ## compile the kernels once
@@ -96,6 +96,9 @@ status: $(READY) ## what is done, stale, failed or never run
 clean: ## remove what a run leaves behind, keep results and the virtual environment
 	rm -rf .sheaf .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find lib kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock: $(READY) # constraints.txt from what is installed; run the tests before committing it
+	@{ head -1 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
 
 setup: $(READY) system ## the virtual environment, system packages and nothing else
 

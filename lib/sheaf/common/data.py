@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["data_dir", "external_dir", "project_root"]
+__all__ = ["cache_dir", "data_dir", "external_dir", "project_root"]
 
 
 def project_root() -> Path:
@@ -41,3 +41,11 @@ def external_dir(name: str) -> Path | None:
     base = Path(os.environ.get("SHEAF_DATA") or "data/external")
     folder = (base if base.is_absolute() else project_root() / base) / name
     return folder if folder.is_dir() else None
+
+
+def cache_dir(name: str) -> Path:
+    """A folder for what can be made again (recordings, replies), made if needed: ``SHEAF_CACHE`` or ``.sheaf/cache``."""
+    base = Path(os.environ.get("SHEAF_CACHE") or ".sheaf/cache")
+    folder = (base if base.is_absolute() else project_root() / base) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
