@@ -1,0 +1,1 @@
+"""The exact metric of each task, as published and audited: one module per task."""
