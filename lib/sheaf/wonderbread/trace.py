@@ -16,7 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 ACTION_KINDS = ("mouseup", "keystroke", "keypress", "scroll")
-NAME = re.compile(r"(\d{1,9}) @ (\d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2})", re.ASCII)
+NAME = re.compile(r"(\d{1,9}) @ \d{4}-\d{2}-\d{2}-\d{2}-\d{2}-\d{2}(?: \(\d\))?", re.ASCII)  # some were downloaded twice
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -61,8 +61,8 @@ class Attributes(_Record):
 
 
 class _Data(_Record):
-    id: int = Field(ge=0)  # position in the trace
-    step: int = Field(ge=0)  # 0, 1, 1, 2, 2, …: an action and the state after it share one
+    id: int = Field(ge=0, le=10**9)  # position in the trace
+    step: int = Field(ge=0, le=10**9)  # 0, 1, 1, 2, 2, …: an action and the state after it share one
     timestamp: str | None = None  # ISO 8601
     secs_from_start: Number | None = None
 
@@ -243,7 +243,7 @@ def _is_time(text: str) -> bool:
 
 
 def is_demo_name(name: str) -> bool:
-    """Whether a name has the form ``<task_id> @ YYYY-MM-DD-HH-MM-SS``."""
+    """Whether a name has the form ``<task_id> @ YYYY-MM-DD-HH-MM-SS``, a published ``(1)`` behind it tolerated."""
     return NAME.fullmatch(name) is not None
 
 
@@ -303,8 +303,11 @@ class Demo:
         if self.folder is None or not state.path_to_screenshot:
             return None
         base = PurePosixPath(state.path_to_screenshot.replace("\\", "/")).name
-        path = self.folder / "screenshots" / base
-        return path if base and "\0" not in base and path.is_file() and not path.is_symlink() else None
+        pictures = self.folder / "screenshots"
+        path = pictures / base
+        if not base or "\0" in base or pictures.is_symlink() or path.is_symlink() or not path.is_file():
+            return None  # a link could show a file of the reader's own machine
+        return path
 
     @property
     def video(self) -> Path | None:
