@@ -55,6 +55,15 @@ def f1_above_yes(counts: Confusion, *, resamples: int = 1000, seed: int = 0) -> 
     return stats.bootstrap_samples(above, np.arange(truth.size), resamples=resamples, seed=seed)
 
 
+def _drawn(counts: Confusion, metric: str, resamples: int, seed: int) -> np.ndarray:
+    truth, answer = _items(counts)
+
+    def value(rows: np.ndarray) -> float:
+        return _counted(truth[rows], answer[rows]).audited()[metric]
+
+    return stats.bootstrap_samples(value, np.arange(truth.size), resamples=resamples, seed=seed)
+
+
 def constants(task: str) -> dict[str, Confusion]:
     """What always yes, always no and a fair coin give on the designed items of ``completion`` or ``trajectory``.
 
@@ -69,22 +78,17 @@ def constants(task: str) -> dict[str, Confusion]:
 def swapped(*, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Demo validation put right: printed and reconstructed values, intervals of balanced accuracy and MCC, constants below."""
     printed = published.validation().set_index(["task", "model", "setting"])
-    rows = []
+    rows: list[dict[str, object]] = []
     for (task, model, setting), counts in rescore.reconstructed().items():
-        truth, answer = _items(counts)
         as_printed = printed.loc[(task, model, setting)]
-        row = {"task": task, "model": model, "setting": setting}
-        row |= {"printed P": as_printed["printed_precision"], "printed R": as_printed["printed_recall"]} | counts.audited()
+        row: dict[str, object] = {"task": task, "model": model, "setting": setting, **counts.audited()}
+        row |= {"printed P": as_printed["printed_precision"], "printed R": as_printed["printed_recall"]}
         for metric in ("balanced_accuracy", "mcc"):
-            drawn = stats.bootstrap_samples(
-                lambda i, m=metric, t=truth, a=answer: _counted(t[i], a[i]).audited()[m],
-                np.arange(truth.size), resamples=resamples, seed=seed,
-            )  # fmt: skip
-            at = stats.interval(drawn, "bootstrap")
+            at = stats.interval(_drawn(counts, metric, resamples, seed), "bootstrap")
             row |= {f"{metric}_low": at.low, f"{metric}_high": at.high}
         rows.append(row)
     for task in ("completion", "trajectory"):
-        rows += [{"task": task, "model": name, "setting": "reads nothing"} | c.audited() for name, c in constants(task).items()]
+        rows += [{"task": task, "model": name, "setting": "reads nothing", **c.audited()} for name, c in constants(task).items()]
     return pd.DataFrame(rows).sort_values("task", kind="stable").reset_index(drop=True)
 
 
@@ -121,8 +125,8 @@ def corrected_ranking(by_workflow: pd.DataFrame) -> pd.DataFrame:
 def _mean_p(values: pd.Series) -> dict[str, float]:
     kept = values.dropna()
     at = stats.interval(kept.to_numpy())
-    t = sps.ttest_1samp(kept, 0.0)
-    return {"spearman": at.estimate, "low": at.low, "high": at.high, "p_t": float(t.pvalue),
+    p = float(sps.ttest_1samp(kept, 0.0).pvalue) if np.ptp(kept) > 0 else np.nan
+    return {"spearman": at.estimate, "low": at.low, "high": at.high, "p_t": p,
             "p_sign_flip": ranking.sign_flip(kept.to_numpy()), "n": len(kept)}  # fmt: skip
 
 
@@ -210,10 +214,11 @@ def frame_baselines(frames: Sequence[int], *, recordings: int = 1000, seed: int 
         truth = np.repeat([0, 1, 2], sizes)
         cuts = np.sort(rng.choice(np.arange(1, truth.size), 2, replace=False))
         at = np.arange(truth.size)
-        guesses = {"equal thirds": segmentation.thirds(truth.size), "random cuts": np.searchsorted(cuts, at, "right")}
-        guesses |= {f"perfect on the first {cap} frames": np.where(at < cap, truth, 9) for cap in CAPS.values()}
+        guesses: dict[str, list[int]] = {"equal thirds": segmentation.thirds(truth.size)}
+        guesses["random cuts"] = np.searchsorted(cuts, at, "right").tolist()
+        guesses |= {f"perfect on the first {cap} frames": np.where(at < cap, truth, 9).tolist() for cap in CAPS.values()}
         for name, guess in guesses.items():
-            score = segmentation.as_published(truth.tolist(), list(guess))
+            score = segmentation.as_published(truth.tolist(), guess)
             hidden = 9 in guess
             found.setdefault(name, []).append((score["ari"], score["v"], float(hidden)))
     rows = []

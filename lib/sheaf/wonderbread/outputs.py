@@ -53,6 +53,11 @@ def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.rename(columns={"ablation--model": "model", "demo_name": "demo"})
 
 
+def _setting(raw: pd.DataFrame) -> pd.Series:
+    kf, act = raw["ablation--is_kf"], raw["ablation--is_act"]
+    return "TD" + kf.map({True: "+KF", False: ""}) + act.map({True: "+ACT", False: ""})
+
+
 def generation() -> pd.DataFrame:
     """1,450 generated procedures with the GPT-4 judge's scores.
 
@@ -61,9 +66,8 @@ def generation() -> pd.DataFrame:
     """
     raw = _csv("outputs/sop_generation_eval.csv")
     raw = raw[~raw["ablation--is_pairwise"]]
-    setting = "TD" + raw["ablation--is_kf"].map({True: "+KF", False: ""}) + raw["ablation--is_act"].map({True: "+ACT", False: ""})
     names = {"pred_sop": "pred", "gold_sop": "gold", "n_lines_pred_sop": "lines_pred", "n_lines_gold_sop": "lines_gold"}
-    tidy = _plain(raw).rename(columns=names).assign(setting=setting)
+    tidy = _plain(raw).rename(columns=names).assign(setting=_setting(raw))
     columns = ["model", "setting", "demo", "task_id", *names.values(), "precision", "recall", "ordering"]
     return tidy[columns].sort_values(["model", "setting"], kind="stable").reset_index(drop=True)
 
@@ -98,8 +102,7 @@ def rankings() -> pd.DataFrame:
 def rewrites() -> pd.DataFrame:
     """1,449 rewritten procedures: model, setting (TD+ACT, TD+KF, TD+KF+ACT), demo, task_id, before, after (texts)."""
     raw = _csv("outputs/sop_improvement_all_results.csv")
-    setting = "TD" + raw["ablation--is_kf"].map({True: "+KF", False: ""}) + raw["ablation--is_act"].map({True: "+ACT", False: ""})
-    tidy = _plain(raw).rename(columns={"orig_sop": "before", "new_sop": "after"}).assign(setting=setting)
+    tidy = _plain(raw).rename(columns={"orig_sop": "before", "new_sop": "after"}).assign(setting=_setting(raw))
     return tidy[["model", "setting", "demo", "task_id", "before", "after"]]
 
 
@@ -113,12 +116,12 @@ def improvement_marks() -> pd.DataFrame:
 
 
 def human_pairs() -> pd.DataFrame:
-    """30 procedure pairs scored by people too: generation's columns with auto_* and manual_* precision and recall."""
+    """30 procedure pairs scored by people too: model, setting, demo, auto_* (GPT-4) and manual_* precision and recall."""
     raw = _csv("human/sample_human_eval.csv")
     names = {"pred_sop": "pred", "gold_sop": "gold"} | {
         f"{who}_eval_{what}": f"{who}_{what}" for who in ("auto", "manual") for what in ("precision", "recall")
     }
-    return _plain(raw).rename(columns=names)
+    return _plain(raw).rename(columns=names).assign(setting=_setting(raw))
 
 
 def human_lines() -> pd.DataFrame:
