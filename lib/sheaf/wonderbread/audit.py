@@ -15,7 +15,7 @@ from sheaf.wonderbread.metrics.validation import Confusion, constant
 
 __all__ = [
     "constants", "corrected_generation", "corrected_ranking", "evidence", "f1_above_yes", "frame_baselines",
-    "judge_noise", "leak", "lines_lost", "misses_context", "swapped",
+    "judge_noise", "leak", "lines_lost", "misses_context", "resampled", "swapped",
 ]  # fmt: skip
 
 Ranker = Callable[[Sequence[str]], Sequence[int]]  # texts to their numbers from 1, best first
@@ -55,7 +55,8 @@ def f1_above_yes(counts: Confusion, *, resamples: int = 1000, seed: int = 0) -> 
     return stats.bootstrap_samples(above, np.arange(truth.size), resamples=resamples, seed=seed)
 
 
-def _drawn(counts: Confusion, metric: str, resamples: int, seed: int) -> np.ndarray:
+def resampled(counts: Confusion, metric: str, *, resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """[1 + resamples] a metric of :meth:`Confusion.audited`, items drawn again one by one."""
     truth, answer = _items(counts)
 
     def value(rows: np.ndarray) -> float:
@@ -84,7 +85,7 @@ def swapped(*, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
         row: dict[str, object] = {"task": task, "model": model, "setting": setting, **counts.audited()}
         row |= {"printed P": as_printed["printed_precision"], "printed R": as_printed["printed_recall"]}
         for metric in ("balanced_accuracy", "mcc"):
-            at = stats.interval(_drawn(counts, metric, resamples, seed), "bootstrap")
+            at = stats.interval(resampled(counts, metric, resamples=resamples, seed=seed), "bootstrap")
             row |= {f"{metric}_low": at.low, f"{metric}_high": at.high}
         rows.append(row)
     for task in ("completion", "trajectory"):

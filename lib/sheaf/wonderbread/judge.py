@@ -17,10 +17,10 @@ from sheaf.wonderbread.metrics import generation
 
 __all__ = [
     "Labelled", "above_majority", "compare", "labelled", "left_out", "pair_scores", "pair_table", "published_matcher",
-    "score_systems", "systems_table",
+    "score_systems", "systems_table", "unseen",
 ]  # fmt: skip
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[object], None]  # called once for each finished piece
 
 
 @dataclass(frozen=True)
@@ -182,24 +182,28 @@ def pair_table(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["judge", "metric", "pearson", "spearman", "difference", "low", "high", "n"])
 
 
+def unseen(items: pd.DataFrame) -> pd.DataFrame:
+    """The generated procedures without the 30 pairs whose lines people labelled."""
+    key = ["demo", "model", "setting"]
+    labelled_pairs = pd.MultiIndex.from_frame(outputs.human_pairs()[key])
+    return items[~pd.MultiIndex.from_frame(items[key]).isin(labelled_pairs)].reset_index(drop=True)
+
+
 def score_systems(matcher: Matcher, items: pd.DataFrame, progress: Progress | None = None) -> pd.DataFrame:
     """The generated procedures scored by the matcher instead of GPT-4, as published and audited.
 
     Args:
-        items: rescore.generation_items; the pairs with human labels are left out, since the weights saw them.
+        items: rescore.generation_items, without the pairs that the weights saw (:func:`unseen`).
 
     Returns:
         ``items`` without texts, with matcher_precision, matcher_recall, matcher_f1, matcher_ordering.
     """
-    key = ["demo", "model", "setting"]
-    seen = pd.MultiIndex.from_frame(outputs.human_pairs()[key])
-    kept = items[~pd.MultiIndex.from_frame(items[key]).isin(seen)].reset_index(drop=True)
     rows = []
-    for done, row in enumerate(kept.itertuples(), 1):
+    for row in items.itertuples():
         rows.append(generation.as_published(*matcher.match(sop_lines(str(row.pred)), sop_lines(str(row.gold)))))
         if progress:
-            progress(done, len(kept))
-    return kept.drop(columns=["pred", "gold"]).join(pd.DataFrame(rows).add_prefix("matcher_"))
+            progress(row.demo)
+    return items.reset_index(drop=True).drop(columns=["pred", "gold"]).join(pd.DataFrame(rows).add_prefix("matcher_"))
 
 
 def systems_table(scored: pd.DataFrame) -> pd.DataFrame:

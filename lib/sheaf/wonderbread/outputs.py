@@ -12,13 +12,14 @@ import pandas as pd
 from sheaf.common.data import external_dir
 
 __all__ = [
-    "MODELS", "SETTINGS", "available", "folder", "generation", "gold_ranks", "human_answers", "human_lines", "human_pairs",
-    "improvement_marks", "judged_answers", "questions", "rankings", "rewrites", "segmentation_triples", "sites", "valid_demos",
-    "validation_configs",
+    "ABSENT", "MODELS", "SETTINGS", "available", "folder", "generation", "gold_ranks", "human_answers", "human_lines",
+    "human_pairs", "improvement_marks", "judged_answers", "questions", "rankings", "rewrites", "segmentation_triples", "sites",
+    "valid_demos", "validation_configs",
 ]  # fmt: skip
 
 MODELS = ("Claude3", "GPT4", "GeminiPro")
 SETTINGS = ("TD", "TD+KF", "TD+KF+ACT")
+ABSENT = "out of reach: the published outputs are not used here (SHEAF_DATA)"
 RUBRIC = "outputs/sop_ranking_all_results_rubric_FINAL_0704_{}_gpt4turbo.csv"  # named ranking, holds improvement
 
 

@@ -19,7 +19,8 @@ TASKS = [
      "adjusted Rand index, V-measure"),
     ("question answering", "knowledge transfer", "question, procedures or recordings", "two or three sentences",
      "completeness, soundness, clarity, compactness by a judge"),
-    ("demonstration validation", "knowledge transfer", "recording, intent, procedure", "completed? faithful?", "precision, recall, F1"),
+    ("demonstration validation", "knowledge transfer", "recording, intent, procedure", "completed? faithful?",
+     "precision, recall, F1"),
     ("procedure ranking", "improvement", "three to five procedures", "an order, best first", "Spearman, Kendall"),
     ("procedure improvement", "improvement", "first version and recording", "a better procedure", "rubric mark by a judge"),
 ]  # fmt: skip
@@ -73,8 +74,8 @@ def segmentation(frames: list[int], recordings: int, seed: int = 0) -> pd.DataFr
     theirs = published.segmentation()
     half = 1.96 * theirs["ari_std"] / np.sqrt(theirs["n"])
     rows = pd.DataFrame({
-        "system": theirs["model"] + " " + theirs["setting"], "what": "published", "ari": theirs["ari"], "ari_low": theirs["ari"] - half,
-        "ari_high": theirs["ari"] + half, "v": theirs["v"], "n": theirs["n"],
+        "system": theirs["model"] + " " + theirs["setting"], "what": "published", "ari": theirs["ari"],
+        "ari_low": theirs["ari"] - half, "ari_high": theirs["ari"] + half, "v": theirs["v"], "n": theirs["n"],
     })  # fmt: skip
     ours = audit.frame_baselines(frames, recordings=recordings, seed=seed).assign(what="looks at nothing", n=recordings)
     ours.loc[ours["share_cut"] > 0, "what"] = "sees the first frames only, knows all else"
@@ -121,7 +122,9 @@ def rank_counts(rows: pd.DataFrame, model: str = "GPT4") -> np.ndarray:
     return found
 
 
-def audit_summary(items: pd.DataFrame, ranked: pd.DataFrame, leaks: pd.DataFrame, *, resamples: int, seed: int = 0) -> pd.DataFrame:
+def audit_summary(
+    items: pd.DataFrame, ranked: pd.DataFrame, leaks: pd.DataFrame, *, resamples: int, seed: int = 0
+) -> pd.DataFrame:
     """Headline numbers: as published, put right with interval, and the best that looks at nothing.
 
     Args:
@@ -134,8 +137,9 @@ def audit_summary(items: pd.DataFrame, ranked: pd.DataFrame, leaks: pd.DataFrame
     at = stats.interval(recall.to_numpy())
     alone = items[(items["model"] == "GPT4") & (items["setting"] == "TD")]["recall"].mean()
     rows.append(("procedure recall, GPT-4 (cross: intent alone)", 0.88, at.estimate, at.low, at.high, alone))
-    thirds = audit.frame_baselines(published.key_frames(), recordings=1000, seed=seed).set_index("system").loc["equal thirds", "ari"]
-    for row in segmentation(published.key_frames(), 100).itertuples():
+    cuts = segmentation(published.key_frames(), 1000, seed)
+    thirds = cuts.set_index("system").loc["equal thirds", "ari"]
+    for row in cuts.itertuples():
         if row.system in ("GPT4 KF+SOP", "GeminiPro KF+SOP"):
             model = str(row.system).split()[0]
             rows.append((f"segmentation ARI, {model} (cross: thirds)", row.ari, row.ari, row.ari_low, row.ari_high, thirds))
@@ -143,8 +147,8 @@ def audit_summary(items: pd.DataFrame, ranked: pd.DataFrame, leaks: pd.DataFrame
     for row in published.validation().itertuples():
         if row.setting == "TD+KF+SOP" and row.model != "Claude3":
             yes = audit.constants(row.task)["always yes"].audited()["f1"]
-            drawn = audit.f1_above_yes(counted[row.task, row.model, row.setting], resamples=resamples, seed=seed)
-            at = stats.interval(drawn + yes, "bootstrap")
+            drawn = audit.resampled(counted[row.task, row.model, row.setting], "f1", resamples=resamples, seed=seed)
+            at = stats.interval(drawn, "bootstrap")
             rows.append((f"{row.task} F1, {row.model} (cross: always yes)", row.f1, at.estimate, at.low, at.high, yes))
     longest = leaks[(leaks["ranker"] == "longest") & (leaks["reading"] == "all")]["spearman"].iloc[0]
     for model, group in ranked.groupby("ranker"):
