@@ -12,8 +12,8 @@ from sheaf.wonderbread.trace import Demo, StateData, target
 
 __all__ = ["filmstrip", "pipeline"]
 
-SOURCES = {"person or policy\ncarries out a workflow": (0, 1), "recording\nstates, actions,\nscreenshots": (1, 1),
-           "procedure\nwritten by a person": (1, 0)}  # fmt: skip
+SOURCES = {"person or policy\ncarries out a workflow": (0.0, 1.0), "recording\nstates, actions,\nscreenshots": (1.0, 1.0),
+           "procedure\nwritten by a person": (1.0, 0.0)}  # fmt: skip
 TASKS = {"write the procedure": 2.0, "cut recordings apart": 1.5, "answer questions": 1.0, "check a recording": 0.5,
          "rank procedures": 0.0, "improve a procedure": -0.5}  # fmt: skip
 FAMILIES = (("documentation", 1.75, 0), ("knowledge transfer", 0.75, 1), ("improvement", -0.25, 2))

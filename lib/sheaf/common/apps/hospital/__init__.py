@@ -1,0 +1,1 @@
+"""Revenue cycle of a hospital: patients, encounters, claims, denials, authorizations, payments."""

@@ -1,0 +1,1 @@
+"""Accounts payable of a company: vendors, purchase orders, invoices, approvers, payments."""

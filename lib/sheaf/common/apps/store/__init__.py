@@ -1,0 +1,1 @@
+"""Back office of an online shop: products, orders, shipments, refunds, coupons."""

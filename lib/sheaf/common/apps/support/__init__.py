@@ -1,0 +1,1 @@
+"""Help desk: customers, tickets and their replies, agents, help articles."""
