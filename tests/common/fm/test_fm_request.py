@@ -89,6 +89,7 @@ def test_wrong_requests_are_refused_with_what_is_accepted(change: dict, said: st
 
 def test_unusable_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("plain")
-    for part, said in [(tmp_path / "gone.png", r"gone\.png"), (tmp_path / "notes.txt", "neither PNG nor JPEG"), (b"GIF89a", "neither")]:
+    unusable = [(tmp_path / "gone.png", r"gone\.png"), (tmp_path / "notes.txt", "neither PNG nor JPEG"), (b"GIF89a", "neither")]
+    for part, said in unusable:
         with pytest.raises(RequestError, match=said):
             prepare(Request("", [part]), "m", "host")

@@ -1,5 +1,6 @@
 """The key goes to the endpoint and nowhere else: not into files, logs, errors, reprs or cassettes."""
 
+import json
 import logging
 import pickle
 import traceback
@@ -20,11 +21,13 @@ def spiteful(body: dict) -> str | Fault:
     text = last_text(body)
     if text.startswith("status"):
         return Fault("status", int(text.split()[1]), (("X-Key", KEY),), text=f"Incorrect API key provided: {KEY}")
+    # The letter s as an escape: the key is not in the bytes, only in what they mean.
+    escaped = json.dumps({"choices": [{"message": {"content": KEY}}], "model": KEY}).replace("sk-", "\\u0073k-")
     faults = {
         "html": Fault("raw", text=f"<html>{KEY}</html>"),
         "plain": Fault("status", 500, text=KEY),
-        "wrapped": Fault("raw", text='{"error": {"message": "bad %s"}}' % KEY),
-        "escaped": Fault("raw", text='{"choices": [{"message": {"content": "\\u0073k%s"}}], "model": "%s"}' % (KEY[2:], KEY)),
+        "wrapped": Fault("raw", text=json.dumps({"error": {"message": f"bad {KEY}"}})),
+        "escaped": Fault("raw", text=escaped),
         "truncate": Fault("truncate"),
         "reset": Fault("reset"),
     }

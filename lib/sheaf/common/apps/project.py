@@ -35,7 +35,7 @@ def setup(database: Path, token: str) -> None:
             "django.contrib.admin.apps.SimpleAdminConfig", *(f"django.contrib.{name}" for name in DJANGO_APPS),
             *(f"sheaf.common.apps.{site}" for site in SITES),
         ],
-        MIGRATION_MODULES={name: None for name in ("admin", *DJANGO_APPS, *SITES)},  # tables straight from the models
+        MIGRATION_MODULES=dict.fromkeys(("admin", *DJANGO_APPS, *SITES)),  # tables straight from the models
         MIDDLEWARE=[
             "django.middleware.security.SecurityMiddleware", "whitenoise.middleware.WhiteNoiseMiddleware",
             "sheaf.common.apps.project.content_policy", "django.contrib.sessions.middleware.SessionMiddleware",

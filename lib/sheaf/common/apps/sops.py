@@ -7,6 +7,7 @@ defects. And no text is of another hand: the two phrasings of every step are mix
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import rankdata
@@ -76,9 +77,7 @@ def ranked_sops(workflow: Workflow, slots: Slots, n: int, rng: np.random.Generat
     for count, target in enumerate(targets):
         lines = _with_defects(clean, text, count, workflow.id, rng)
         title = plain(text.titles[int(rng.integers(2))]).format(**slots)
-        drafts = [
-            _worded(lines, text, slots, float(rng.random()), int(rng.integers(0, 4)), rng) for _ in range(DRAFTS)
-        ]
+        drafts = [_worded(lines, text, slots, float(rng.random()), int(rng.integers(4)), rng) for _ in range(DRAFTS)]
         drafts.sort(key=lambda draft: abs(_length(draft) - target))
         whole = (_numbered(title, draft) for draft in drafts)
         out.append((next(t for t in whole if t not in {known for known, _ in out}), count))
@@ -134,9 +133,7 @@ def _two_actions(lines: Lines, text: Procedure, rng: np.random.Generator) -> Lin
     if i is None:
         return None
     link = (" and then ", ", then ", " and ")[int(rng.integers(3))]
-    both = tuple(
-        a.rstrip(".") + link + b[0].lower() + b[1:] for a in lines[i].say for b in lines[i + 1].say
-    )
+    both = tuple(a.rstrip(".") + link + b[0].lower() + b[1:] for a in lines[i].say for b in lines[i + 1].say)
     return [*lines[:i], _Line(both, touched=True), *lines[i + 2 :]]
 
 
@@ -180,7 +177,7 @@ def _unrelated_order(n: int, rng: np.random.Generator) -> np.ndarray:
 def _pairs(lines: Lines) -> list[int]:
     """Places i where lines i and i+1 follow each other in the procedure and no defect sits on either."""
     return [
-        i for i, (a, b) in enumerate(zip(lines, lines[1:], strict=False))
+        i for i, (a, b) in enumerate(pairwise(lines))
         if not a.touched and not b.touched and b.step == a.step + 1
     ]  # fmt: skip
 

@@ -66,5 +66,6 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
     except (ImportError, OSError) as error:
-        missing = f"{error.name} is not installed; run: pip install 'sheaf[agents]'"
-        sys.exit(missing if isinstance(error, ModuleNotFoundError) else f"{type(error).__name__}: {error}")
+        if isinstance(error, ModuleNotFoundError):
+            sys.exit(f"{error.name} is not installed; run: pip install 'sheaf[agents]'")
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import threading
 import time
@@ -104,6 +105,9 @@ class Transport:
     def __init__(self, base_url: str, key: str | None, timeout: float, deadline: float, connections: int) -> None:
         import openai
 
+        for name in ("httpcore", "httpcore2"):  # their debug lines quote headers, in which an endpoint may return the key
+            logger = logging.getLogger(name)
+            logger.setLevel(max(logger.level, logging.INFO))
         self._openai = openai
         self._redact = Redactor(key)
         self._timeout, self._deadline = timeout, deadline

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from sheaf.common.apps.hospital.models import (
+from sheaf.common.apps.hospital.models import (  # isort: skip
     Authorization, Claim, ClaimLine, Denial, Encounter, Patient, PatientPayment, Payer,
 )  # fmt: skip
 
@@ -40,7 +40,8 @@ def seed() -> None:
                 born_on=date(1940, 1, 1) + timedelta(days=int(rng.integers(0, 25000))), member_number=f"M{70000 + 113 * i}")
         for i, name in enumerate(PATIENTS, 1)
     )  # fmt: skip
-    encounters, claims, lines, denials, payments = [], [], [], [], []
+    denials: list[Denial] = []
+    encounters, claims, lines, payments = [], [], [], []
     kinds = [kind for kind, _ in Encounter.Kind.choices]
     for i in range(1, 41):
         patient, day = 1 + (i * 7) % 20, FIRST + timedelta(days=2 * i)

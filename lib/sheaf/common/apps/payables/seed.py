@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from sheaf.common.apps.payables.models import (
+from sheaf.common.apps.payables.models import (  # isort: skip
     Approver, Invoice, InvoiceLine, Payment, PurchaseOrder, PurchaseOrderLine, Vendor,
 )  # fmt: skip
 
