@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from sheaf.common.apps.adminsite import Lines, Records, new_site, set_on_selected
+
 from sheaf.common.apps.hospital.models import (  # isort: skip
     Authorization, Claim, ClaimLine, Denial, Encounter, Patient, PatientPayment, Payer,
 )  # fmt: skip

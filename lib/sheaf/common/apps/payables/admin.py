@@ -3,6 +3,7 @@
 from django.contrib import admin
 
 from sheaf.common.apps.adminsite import Lines, Records, new_site, set_on_selected
+
 from sheaf.common.apps.payables.models import (  # isort: skip
     Approver, Invoice, InvoiceLine, Payment, PurchaseOrder, PurchaseOrderLine, Vendor,
 )  # fmt: skip
