@@ -1,6 +1,9 @@
 """Budgets: refused before sending, kept over runs, held under concurrency, and what counts as spent."""
 
+import fcntl
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -128,3 +131,39 @@ def test_senseless_budgets_are_refused(wrong: dict) -> None:
 def test_a_limit_in_the_environment_that_is_no_number_is_named() -> None:
     with pytest.raises(ValueError, match="SHEAF_FM_MAX_USD"):
         Budget.from_environment({"SHEAF_FM_MAX_USD": "five"})
+
+
+HAMMER = """
+import sys
+from pathlib import Path
+from sheaf.common.fm import Budget, BudgetError, Ledger, Spent
+ledger, budget, taken = Ledger(Path(sys.argv[1])), Budget(max_requests=300), 0
+try:
+    while True:
+        ledger.settle(ledger.reserve(budget, Spent(1, 3)), budget, "answered", Spent(1, 2))
+        taken += 1
+except BudgetError:
+    print(taken)
+"""
+
+
+def test_processes_hammering_one_ledger_take_exactly_what_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    command = [sys.executable, "-c", HAMMER, str(path)]
+    jobs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    taken = [int(job.communicate(timeout=60)[0]) for job in jobs]
+    assert sum(taken) == 300
+    assert Ledger(path).spent() == Spent(300, 600)
+    assert len(path.read_text().splitlines()) == 600
+
+
+def test_a_ledger_is_locked_while_it_is_read_and_written(tmp_path: Path) -> None:
+    ledger, budget, done = Ledger(tmp_path / "ledger.jsonl"), Budget(), threading.Event()
+    ledger.reserve(budget, Spent(1, 1))
+    with (tmp_path / "ledger.jsonl").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: (ledger.reserve(budget, Spent(1, 1)), done.set()))
+        thread.start()
+        assert not done.wait(0.2)
+    thread.join()
+    assert ledger.spent() == Spent(2, 2)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from sheaf.common.fm import Cassette, CassetteError, Client, Request
+from sheaf.common.fm import Answer, Cassette, CassetteError, Client, Request, Usage
 from sheaf.common.fm.fake_server import last_text
+from sheaf.common.fm.request import prepare
+from sheaf.common.fm.transport import Redactor
 
 
 class Word(BaseModel):
@@ -73,3 +75,12 @@ def test_unusable_cassettes_say_so(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"fingerprint": "x"}\n')
     with pytest.raises(CassetteError, match="line 1"):
         Cassette(tmp_path / "bad.jsonl")
+
+
+def test_a_cassette_redacts_what_an_older_cache_may_hold(tmp_path: Path) -> None:
+    secret = "canary-0123456789"
+    tape = Cassette(tmp_path / "tape.jsonl", record=True)
+    made = prepare(Request("", [f"text {secret}"]), "m", "host")
+    tape.add(made, Answer(f"answer {secret}", "stop", "m", Usage(1, 1)), Redactor(secret).value)
+    assert secret not in tape.path.read_text()
+    assert Cassette(tape.path).get(made).text == "answer <redacted>"

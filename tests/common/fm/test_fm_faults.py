@@ -221,3 +221,18 @@ def test_the_library_does_not_repeat_by_itself(serve: Callable) -> None:
     result = transport.send(body, bound=None)  # type: ignore[arg-type]
     transport.close()
     assert isinstance(result, Failure) and result.status == 500 and len(server.bodies) == 1
+
+
+def test_an_interrupt_ends_the_waits_between_attempts(serve: Callable, connect: Callable) -> None:
+    server = serve(lambda body: "ok" if last_text(body) == "good" else Fault("status", 500))
+    client = connect(server, concurrency=2, backoff=Backoff(first=60, longest=60))
+
+    def stop(done: int, total: int) -> None:
+        while client.counters.retries == 0:  # the other one is waiting now
+            time.sleep(0.005)
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        client.map([Request("", ["good"]), Request("", ["bad"])], progress=stop)
+    assert time.monotonic() - begun < 25 and len(server.bodies) == 2  # not the half minute that it would wait

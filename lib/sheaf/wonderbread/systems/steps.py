@@ -253,7 +253,8 @@ def _submit(frame: Frame) -> str:
 
 def _way(a: Frame, b: Frame) -> str:
     """Name of the link or button of ``a`` that shares most of its words with title and new path of ``b``; may be none."""
-    goal = set(content_words(b.page)) | {w for part in b.path if part not in a.path for w in content_words(part.replace("_", " "))}
+    new = [part.replace("_", " ") for part in b.path if part not in a.path]
+    goal = set(content_words(b.page)) | {word for part in new for word in content_words(part)}
     best, score = "", 0.0
     for element in a.elements:
         if element_noun(element) not in ("link", "button") or not (name := element_name(element)):

@@ -18,9 +18,11 @@ QUOTED = re.compile(r"(?<!\w)'([^'\n]{1,200})'(?!\w)|\"([^\"\n]{1,200})\"|“([^
 NUMBER = re.compile(r"(?<![\w.])[$€£#]?(?=[\w/,.:-]*\d)[\w]+(?:[/,.:-]\w+)*%?")
 NAME = re.compile(r"\b[A-Z][\w&’'-]*(?:\s+(?:(?:of|and|for|the|&)\s+)?[A-Z][\w&’'-]*)*")
 WORD = re.compile(r"[a-z0-9]+(?:[.'@/-][a-z0-9]+)*")
-STOP = frozenset(
-    ["a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "if", "in", "into", "is", "it", "its", "of", "on", "onto", "or", "so", "that", "the", "then", "there", "this", "to", "up", "will", "with", "you", "your"]
+_STOP_WORDS = (
+    "a an and are as at be by for from if in into is it its of on onto or so that the then "
+    "there this to up will with you your"
 )
+STOP = frozenset(_STOP_WORDS.split())
 VERBS = {  # imperative verb -> the kind of action that it asks for
     **dict.fromkeys(["click", "tap", "hit", "push"], "click"),
     **dict.fromkeys(["press"], "press"),
