@@ -115,7 +115,7 @@ def segmentation_errors(distances: Mapping[str, Sequence[int]], scores: pd.DataF
         left.hist(list(found), bins=bins, histtype="step", color=colour, lw=1.4, label=name)
         own = scores[scores["system"] == name]
         right.plot(own["ari"], own["v"], marker, color=colour, ms=4, alpha=0.6)
-    left.set(xlabel="frames to the nearest transition", ylabel="wrong frames")
+    left.set(xlabel="frames to the nearest transition", ylabel="wrong frames", xticks=range(1, longest + 1, max(1, longest // 8)))
     left.legend(frameon=False, fontsize=7)
     right.plot([0, 1], [0, 1], color=plots.GREY, lw=1)
     right.set(xlabel="adjusted Rand index", ylabel="V-measure")

@@ -47,7 +47,7 @@ def _box(ax: Axes, x: float, y: float, text: str, size: tuple[float, float], col
     ax.text(x, y, text, ha="center", va="center", fontsize=8)
 
 
-def filmstrip(demo: Demo, most: int = 8) -> Figure:
+def filmstrip(demo: Demo, most: int = 9) -> Figure:
     """The key frames of a demonstration with the sentence of the action that follows; a ring where it points.
 
     Args:
@@ -55,9 +55,9 @@ def filmstrip(demo: Demo, most: int = 8) -> Figure:
     """
     states, actions = demo.states, demo.actions
     shown = np.unique(np.linspace(0, len(states) - 1, min(most, len(states))).round().astype(int))
-    columns = min(4, len(shown))
+    columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    fig, axes = plots.figure(rows, columns, width=2.6 * columns, height=1.95 * rows)
+    fig, axes = plots.figure(rows, columns, width=3.3 * columns, height=2.2 * rows)
     flat = np.ravel(axes)
     for ax in flat:
         ax.axis("off")
@@ -70,7 +70,7 @@ def filmstrip(demo: Demo, most: int = 8) -> Figure:
             if k < len(actions):
                 _ring(ax, demo, int(k), pixels.shape[1])
         sentence = describe(actions[k]) if k < len(actions) else "(end)"
-        ax.set_title(f"{k}  {sentence[:38]}{'…' if len(sentence) > 38 else ''}", fontsize=6.5, fontweight="normal")
+        ax.set_title(f"{k}  {sentence[:52]}{'…' if len(sentence) > 52 else ''}", fontsize=7.5, fontweight="normal")
     return fig
 
 

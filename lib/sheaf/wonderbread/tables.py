@@ -52,15 +52,10 @@ def counts() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "published", "counted"])
 
 
-def generation(items: pd.DataFrame | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(ours, published): nine systems, six values each to two decimals; ours from ``items``, or empty cells without."""
-    theirs = published.generation()
-    if items is None:
-        ours = theirs.copy()
-        ours.iloc[:, 2:] = np.nan
-        return ours, theirs
-    ours = theirs[["model", "setting"]].merge(rescore.generation_table(items), on=["model", "setting"])
-    return ours.round(2), theirs
+def generation(items: pd.DataFrame) -> pd.DataFrame:
+    """Nine systems in the published order, six values each to two decimals, n."""
+    order = published.generation()[["model", "setting"]]
+    return order.merge(rescore.generation_table(items), on=["model", "setting"]).round(2)
 
 
 def paired_recall(items: pd.DataFrame, model: str, one: str, two: str) -> np.ndarray:
