@@ -23,7 +23,8 @@ MAY_NAME_PATHS = {  # they look for such paths
 }  # fmt: skip
 LINES, BYTES = 500, 5_000_000
 COMES_WITH = {  # packages that a declared one is made of
-    "IPython": "ipykernel", "jupyter_client": "ipykernel", "traitlets": "ipykernel", "PIL": "matplotlib",
+    "IPython": "ipykernel", "jupyter_client": "ipykernel", "traitlets": "ipykernel",
+    "sklearn": "scikit_learn", "pydantic_core": "pydantic", "PIL": "pillow",
     "yaml": "snakemake", "markupsafe": "jinja2", "triton": "torch", "bs4": "nbconvert",
 }  # fmt: skip
 
