@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,10 @@ def corpus_for(settings: Mapping[str, Any], seed: int, counter: Counter | None =
             shown += 1
 
     try:
-        with _alone(folder):
-            corpus = record_corpus(folder, wanted["templates"], wanted["fillings"], wanted["policies"], seed, show)
+        # in a thread: a notebook's own thread runs an event loop, which Playwright's plain interface refuses to share
+        with _alone(folder), ThreadPoolExecutor(1) as thread:
+            work = (wanted["templates"], wanted["fillings"], wanted["policies"], seed, show)
+            corpus = thread.submit(record_corpus, folder, *work).result()
     except BrowserMissing as error:
         corpus = shipped_corpus()
         return Recorded(corpus, f"the {len(corpus.demos)} demonstrations that ship; nothing could be recorded here: {error}")

@@ -56,6 +56,7 @@ class PageDriver:
         self._settle()
 
     def press(self, key: str) -> None:
+        """As the protocol says; where a key submits a form, returns on the page that follows."""
         focused = self.page.locator(":focus")
         if focused.count():  # an element's own press waits for the navigation it starts; the keyboard's does not
             focused.press(key)
