@@ -23,7 +23,7 @@ __all__ = ["LAPTOP", "POLICIES", "SHIPPED", "Job", "plan", "record_job", "record
 
 POLICIES = ("direct", "detour", "redundant", "keyboard", "backtrack", "wrong")
 EPOCH = datetime(2024, 3, 1, 9, 0, 0)  # demonstrations are dated by task and policy, not by the clock on the wall
-SHIPPED = Style(viewport=(1280, 720), scale=0.4, colours=16, html=False)
+SHIPPED = Style(viewport=(1024, 512), scale=0.4, colours=16, html=False)
 LAPTOP = Style(viewport=(1280, 720), scale=0.5, colours=64, html=False)
 PARTIAL = ".partial-"
 

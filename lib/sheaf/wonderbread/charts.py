@@ -52,9 +52,10 @@ def scatter(items: pd.DataFrame) -> Figure:
     for ax, name in zip(axes[1:], ("precision", "recall"), strict=True):
         ax.set(xlabel="predicted over reference lines", ylabel=name, xlim=(0, 5))
         ax.axvline(1, color=plots.GREY, lw=1, ls="--")
-    legend = axes[0].legend(frameon=False, fontsize=7, loc="lower left")
+    legend = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     for handle in legend.legend_handles:
-        handle.set_alpha(1)
+        if handle is not None:
+            handle.set_alpha(1)
     return fig
 
 
@@ -169,7 +170,7 @@ def rankings(by_workflow: pd.DataFrame, counts: np.ndarray) -> Figure:
             ax.hist(by_workflow[column].dropna(), bins=np.linspace(-1, 1, 21), histtype="step", lw=1.4, color=colour, label=name)
         ax.set_xlabel(word)
     axes[0].set_ylabel("workflows, three models")
-    axes[0].legend(frameon=False, fontsize=6.5, loc="upper left")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=8, frameon=False)
     jitter = np.random.default_rng(0).uniform(-0.02, 0.02, (2, len(by_workflow)))
     x, y = by_workflow["kendall"] + jitter[0], by_workflow["spearman"] + jitter[1]
     axes[2].plot(x, y, ".", color=plots.COLOURS[0], ms=3, alpha=0.5)

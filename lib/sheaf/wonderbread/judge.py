@@ -17,7 +17,7 @@ from sheaf.wonderbread.metrics import generation
 
 __all__ = [
     "Labelled", "above_majority", "compare", "labelled", "left_out", "pair_scores", "pair_table", "published_matcher",
-    "score_systems", "systems_table", "unseen",
+    "score_systems", "strangers", "systems_table", "unseen",
 ]  # fmt: skip
 
 Progress = Callable[[object], None]  # called once for each finished piece
@@ -206,7 +206,28 @@ def score_systems(matcher: Matcher, items: pd.DataFrame, progress: Progress | No
     return items.reset_index(drop=True).drop(columns=["pred", "gold"]).join(pd.DataFrame(rows).add_prefix("matcher_"))
 
 
-def systems_table(scored: pd.DataFrame) -> pd.DataFrame:
-    """Nine systems: mean F1 and recall by GPT-4 and by the matcher on the same procedures."""
+def strangers(matcher: Matcher, items: pd.DataFrame) -> pd.DataFrame:
+    """A baseline that looks at nothing: the reference of another workflow of the same site in place of a prediction.
+
+    Returns:
+        One row a workflow: demo, and the four matcher scores; the next workflow of the site in the order of task ids.
+    """
+    site = outputs.sites()
+    gold = items.drop_duplicates("demo").assign(site=lambda f: f["task_id"].map(site)).sort_values(["site", "task_id"])
+    rows = []
+    for _, group in gold.groupby("site"):
+        texts = [sop_lines(str(text)) for text in group["gold"]]
+        for demo, own, other in zip(group["demo"], texts, texts[1:] + texts[:1], strict=True):
+            scores = generation.as_published(*matcher.match(other, own))
+            rows.append({"demo": demo, **{f"matcher_{name}": value for name, value in scores.items()}})
+    return pd.DataFrame(rows)
+
+
+def systems_table(scored: pd.DataFrame, baseline: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Nine systems: mean scores by GPT-4 and by the matcher on the same procedures; below them the baseline, if given."""
     columns = ["precision", "recall", "f1", "ordering"]
-    return scored.groupby(["model", "setting"])[columns + [f"matcher_{c}" for c in columns]].mean().reset_index()
+    table = scored.groupby(["model", "setting"])[columns + [f"matcher_{c}" for c in columns]].mean().reset_index()
+    if baseline is None:
+        return table
+    last = baseline.drop(columns="demo").mean().to_frame().T.assign(model="another workflow", setting="looks at nothing")
+    return pd.concat([table, last], ignore_index=True)

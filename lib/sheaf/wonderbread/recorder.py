@@ -175,7 +175,11 @@ class Recorder:
         self._observe()
         recorded = repr(key) if len(key) == 1 and key != " " else f"Key.{KEYS.get(key, key).lower()}"
         self._note("keypress", self.page.evaluate(FOCUSED), keys=recorded)
-        self.page.keyboard.press(key)
+        focused = self.page.locator(":focus")
+        if focused.count():  # an element's own press waits for the navigation it starts; the keyboard's does not
+            focused.press(key)
+        else:
+            self.page.keyboard.press(key)
         self._settle()
 
     def scroll(self, dy: int) -> None:

@@ -157,7 +157,7 @@ def parse_trace(text: str | bytes) -> Trace:
 
 def dump_trace(trace: Trace) -> str:
     """The JSON of a trace, with exactly the fields it was made of; ``parse_trace`` reads it back equal."""
-    return trace.model_dump_json(exclude_unset=True, indent=1) + "\n"
+    return trace.model_dump_json(exclude_unset=True) + "\n"
 
 
 def elements(state: Item) -> list[Element]:
