@@ -84,6 +84,8 @@ def swapped(*, resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
         as_printed = printed.loc[(task, model, setting)]
         row: dict[str, object] = {"task": task, "model": model, "setting": setting, **counts.audited()}
         row |= {"printed P": as_printed["printed_precision"], "printed R": as_printed["printed_recall"]}
+        fits = rescore.consistent_counts(task, model, setting)["balanced_accuracy"]
+        row |= {"tables": len(fits), "fits_low": fits.min(), "fits_high": fits.max()}
         for metric in ("balanced_accuracy", "mcc"):
             at = stats.interval(resampled(counts, metric, resamples=resamples, seed=seed), "bootstrap")
             row |= {f"{metric}_low": at.low, f"{metric}_high": at.high}
