@@ -62,15 +62,15 @@ def _body(text: str) -> list[str]:
     return sop_lines_audited(text, title=True)
 
 
-def _intervals(frame: pd.DataFrame, by: str, columns: list[str]) -> pd.DataFrame:
-    """Mean and 95% interval of some columns per group; NaN left out."""
+def _intervals(frame: pd.DataFrame, by: str, columns: list[str], least: float = 0.0) -> pd.DataFrame:
+    """Mean and 95% interval of some columns per group, NaN left out; ends beyond the metric's range ``least``..1 are cut."""
     rows = []
     for name, group in frame.groupby(by, sort=False):
         row: dict[str, object] = {by: name}
         for column in columns:
             values = group[column].dropna().to_numpy(dtype=float)
             at = stats.interval(values) if len(values) > 1 else stats.Interval(np.nan, np.nan, np.nan, 0, "none")
-            row |= {column: at.estimate, f"{column}_low": at.low, f"{column}_high": at.high}
+            row |= {column: at.estimate, f"{column}_low": max(least, at.low), f"{column}_high": min(1.0, at.high)}
         rows.append(row | {"n": len(group)})
     return pd.DataFrame(rows)
 
@@ -117,7 +117,7 @@ def rank_here(corpus: Corpus) -> pd.DataFrame:
 def ranking_table(ranked: pd.DataFrame) -> pd.DataFrame:
     """Per ranker: mean Spearman and Kendall with intervals, share of tasks whose best procedure came first."""
     top = ranked.groupby("system", sort=False)["top_1"].mean().reset_index()
-    return _intervals(ranked, "system", ["spearman", "kendall"]).merge(top, on="system")
+    return _intervals(ranked, "system", ["spearman", "kendall"], least=-1.0).merge(top, on="system")
 
 
 def improvement(corpus: Corpus) -> pd.DataFrame:

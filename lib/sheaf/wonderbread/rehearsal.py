@@ -13,6 +13,7 @@ from sheaf.common.fm import Client
 from sheaf.common.fm.fake_server import FakeServer
 from sheaf.wonderbread import harness, model_run, outputs, rescore
 from sheaf.wonderbread.corpus import Corpus, load_corpus
+from sheaf.wonderbread.export import to_dataset_dict
 from sheaf.wonderbread.importer import import_folder
 from sheaf.wonderbread.lines import sop_lines_audited
 from sheaf.wonderbread.loader import load_demo
@@ -56,9 +57,11 @@ def from_folder(corpus: Corpus) -> pd.DataFrame:
     log = steps[steps["setting"] == "TD+KF+ACT"]
     ranked = harness.rank_here(loaded)
     rewritten = harness.improvement(loaded)
+    exported = to_dataset_dict(loaded, screenshots=False)
     rows = [
         ("import", "demonstrations sound", sum(not d.broken for d in report.demos), len(report.demos)),
         ("load", "workflows", len(loaded.by_task()), len(loaded.demos)),
+        ("export to a Hugging Face DatasetDict", "rows", sum(exported.num_rows.values()), len(exported)),
         ("procedure generation, TD+KF+ACT", "F1, matcher", log["f1"].mean(), len(log)),
         ("procedure ranking, rubric", "Spearman", _mean(ranked, "rubric"), ranked["task"].nunique()),
         ("procedure improvement", "recall after, matcher", rewritten["recall_after"].mean(), len(rewritten)),

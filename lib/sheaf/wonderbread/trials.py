@@ -88,8 +88,8 @@ def segmentation_table(cut: Cut) -> pd.DataFrame:
         reads = "nothing" if name in ("equal thirds", "random cuts") else "frames"
         reads += " and procedures" if name in WITH_SOPS else ""
         rows.append({
-            "system": name, "reads": reads, "ari": ari.estimate, "ari_low": ari.low, "ari_high": ari.high, "v": v.estimate,
-            "v_low": v.low, "v_high": v.high, "boundary_f1": group["boundary_f1"].mean(),
+            "system": name, "reads": reads, "ari": ari.estimate, "ari_low": ari.low, "ari_high": min(1.0, ari.high),
+            "v": v.estimate, "v_low": max(0.0, v.low), "v_high": min(1.0, v.high), "boundary_f1": group["boundary_f1"].mean(),
             "within_1": group["boundary_f1_within_1"].mean(), "label_accuracy": group["label_accuracy"].mean(), "n": len(group),
         })  # fmt: skip
     return pd.DataFrame(rows)
