@@ -122,7 +122,6 @@ def test_the_shipped_corpus_is_small_and_sound() -> None:
 @needs_browser
 def test_three_shipped_demonstrations_are_recorded_again(tmp_path: Path) -> None:
     from sheaf.common.apps import serve
-
     from sheaf.common.browser import launch
 
     shipped = shipped_corpus()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sheaf.wonderbread.metrics import generation, improvement, qna, ranking, segmentation, validation
+from sheaf.wonderbread.metrics.score import COLUMNS, score
 from sheaf.wonderbread.metrics.validation import Confusion
 
 matches = st.lists(st.integers(-1, 12), min_size=1, max_size=15)
@@ -150,3 +151,41 @@ def test_improvement_is_paired() -> None:
     marks = pd.DataFrame({"model": "m", "before": [1.0, 2.0, 3.0], "after": [2.0, 3.0, 4.0]})
     row = improvement.audited(marks).iloc[0]
     assert (row["gain"], row["low"], row["better"], row["worse"]) == (1, 1, 1, 0)
+
+
+PREDICTIONS = {
+    "procedure generation": {"to_gold": [[0, -1], [-1]], "to_pred": [[0], [-1]]},
+    "demonstration segmentation": {"true": [[0, 1, 2]], "predicted": [[0, 1, 1]]},
+    "question answering": {f"{axis}_score": [1, 3] for axis in qna.AXES},
+    "demonstration validation": {"system": list("sstt"), "label": [True, False] * 2, "answer": [True, True, False, False]},
+    "procedure ranking": {"order": [[2, 3, 1]], "ranks": [[3, 1, 2]]},
+    "procedure improvement": {"before": [3.0], "after": [4.5]},
+}
+
+
+@pytest.mark.parametrize("task", sorted(COLUMNS))
+@pytest.mark.parametrize("reading", ["as published", "audited"])
+def test_every_task_goes_from_predictions_to_a_tidy_frame(task: str, reading: str) -> None:
+    frame = score(task, pd.DataFrame(PREDICTIONS[task]), reading)  # type: ignore[arg-type]
+    assert list(frame.columns) == ["system", "item", "metric", "value"]
+    assert len(frame)
+    assert not frame.duplicated(["system", "item", "metric"]).any()
+
+
+def test_the_readings_differ_where_the_paper_went_wrong() -> None:
+    def value(task: str, reading: str, metric: str, row: int = 0) -> float:
+        frame = score(task, pd.DataFrame(PREDICTIONS[task]), reading)  # type: ignore[arg-type]
+        return float(frame[frame["metric"] == metric]["value"].iloc[row])
+
+    assert value("procedure ranking", "as published", "spearman") < 0 < value("procedure ranking", "audited", "spearman")
+    printed = value("demonstration validation", "as published", "precision")
+    assert printed == value("demonstration validation", "audited", "recall")
+    assert math.isnan(value("procedure generation", "as published", "f1", 1))
+    assert value("procedure generation", "audited", "f1", 1) == 0
+
+
+def test_wrong_predictions_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="lack ranks; they need order, ranks"):
+        score("procedure ranking", pd.DataFrame({"order": [[1]]}))
+    with pytest.raises(ValueError, match="tasks: procedure generation"):
+        score("cooking", pd.DataFrame())  # type: ignore[arg-type]

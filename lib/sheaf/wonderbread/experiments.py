@@ -18,7 +18,7 @@ import pandas as pd
 
 from sheaf.common import stats
 from sheaf.common.data import cache_dir, data_dir, project_root
-from sheaf.wonderbread import audit, rescore
+from sheaf.wonderbread import audit, configs, outputs, rescore
 from sheaf.wonderbread.corpus import Corpus, record_corpus, shipped_corpus
 from sheaf.wonderbread.dsl import describe
 from sheaf.wonderbread.importer import Report, import_folder
@@ -28,7 +28,7 @@ from sheaf.wonderbread.trace import Demo, target
 
 __all__ = [
     "COUNTED", "Recorded", "action_log", "answer_difference", "corpus_for", "corpus_table", "evidence_gap", "import_check",
-    "longest_against", "pooled_difference", "valid_share",
+    "longest_against", "negatives_drawn_again", "pooled_difference", "valid_share",
 ]  # fmt: skip
 
 Counter = Callable[[str, int], Callable[[object], None]]  # what is counted and how many -> a function called for each
@@ -211,6 +211,20 @@ DAMAGES: dict[str, Callable[[Path], Path]] = {
     "a procedure that links elsewhere": _link_out, "an archive that writes outside": _traversal,
     "an archive that unpacks without end": _bomb,
 }  # fmt: skip
+
+
+def negatives_drawn_again() -> str:
+    """How many of the published negatives of demo validation our seeds give again, in words.
+
+    The lengths of the demonstrations are not published; a configuration counts when one length gives all of it.
+    """
+    usable = {name: c for name, c in outputs.validation_configs().items() if c["truncate"]["state_ids"]}
+    equal = 0
+    for name, config in usable.items():
+        wanted = [config[kind]["state_ids"] for kind in ("truncate", "skip", "shuffle")]
+        drawn = (configs.validation_negatives(name, [2 * i for i in range(n)]) for n in range(configs.MIN_STATES, 100))
+        equal += any([list(d.truncate), [*map(list, d.skip)], [*map(list, d.shuffle)]] == wanted for d in drawn if d)
+    return f"published negatives drawn again from the same seeds: {equal} of {len(usable)}"
 
 
 def pooled_difference(pooled: pd.DataFrame) -> float:

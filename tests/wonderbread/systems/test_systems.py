@@ -71,7 +71,7 @@ SOPS = ["Tickets\n1. Look at the tickets that are open.", "Orders\n1. Open the o
         "Ward\n1. List patients in the ward."]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["page change", "text blocks", "change points"])
+@pytest.mark.parametrize("name", ["page change", "text blocks", "change points", "clusters"])
 def test_plain_borders_are_found_from_frames(name: str) -> None:
     assert segmentation.SEGMENTERS[name](_shown(*THREE), None, RNG) == TRUTH
 

@@ -118,6 +118,18 @@ def text_blocks(shown: Frames, sops: Sequence[str] | None, rng: np.random.Genera
     return _labels(n, cuts)
 
 
+def clusters(shown: Frames, sops: Sequence[str] | None, rng: np.random.Generator) -> list[int]:
+    """Three clusters of frames (Ward's criterion, TF-IDF vectors) that may only join neighbours in time."""
+    from scipy.sparse import diags_array
+    from sklearn.cluster import AgglomerativeClustering
+
+    vectors = _vectors(shown)
+    n = len(vectors)
+    chain = diags_array([np.ones(n - 1), np.ones(n - 1)], offsets=[-1, 1], shape=(n, n)).tocsr()
+    found = AgglomerativeClustering(PARTS, connectivity=chain).fit_predict(vectors)
+    return _labels(n, [k for k in range(1, n) if found[k] != found[k - 1]])
+
+
 def change_points(shown: Frames, sops: Sequence[str] | None, rng: np.random.Generator) -> list[int]:
     """Two change points by kernel change-point detection (ruptures, cosine kernel) on the same vectors."""
     import ruptures
@@ -201,8 +213,8 @@ def _spans(alike: np.ndarray) -> np.ndarray:
 
 SEGMENTERS: dict[str, Segmenter] = {
     "equal thirds": equal_thirds, "random cuts": random_cuts, "page change": page_change, "picture change": picture_change,
-    "text blocks": text_blocks, "change points": change_points, "alignment to procedures": aligned,
-    "blocks and procedures": blocks_and_procedures,
+    "text blocks": text_blocks, "change points": change_points, "clusters": clusters,
+    "alignment to procedures": aligned, "blocks and procedures": blocks_and_procedures,
 }  # fmt: skip
 """Name to system; only those in ``WITH_SOPS`` read the procedures."""
 WITH_SOPS = frozenset({"alignment to procedures", "blocks and procedures"})
