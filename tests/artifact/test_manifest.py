@@ -124,6 +124,24 @@ def test_seed_profile_and_number_of_seeds_count(toy: Toy, monkeypatch: pytest.Mo
     assert diff(laptop, manifest(toy, profile="laptop")) == ["setting SHEAF_SEEDS: not set -> 9"]
 
 
+def test_named_variables_count_except_at_smoke(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOY_MODEL", raising=False)
+    path = toy.paper("toy_a", ["01_first", "02_second"])
+    path.write_text(path.read_text().replace('name = "01_first"', 'name = "01_first"\nenvironment = ["TOY_MODEL"]', 1))
+    smoke, laptop, other = manifest(toy), manifest(toy, profile="laptop"), manifest(toy, name="02_second", profile="laptop")
+    monkeypatch.setenv("TOY_MODEL", "small")
+    assert reasons(toy, smoke) == []
+    assert reasons(toy, laptop, profile="laptop") == ["environment TOY_MODEL: not set -> small"]
+    assert reasons(toy, other, name="02_second", profile="laptop") == []
+
+
+def test_a_browser_counts_for_what_can_launch_one(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "browser" not in manifest(toy, profile="laptop")
+    toy.module("toy_a", "shared", "from sheaf.common.browser import launch\n\ndef unit():\n    return launch\n")
+    monkeypatch.setenv("SHEAF_CHROMIUM", "nowhere")
+    assert manifest(toy, profile="laptop")["browser"] == "absent"
+
+
 def test_external_data_counts_except_at_smoke(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy.paper("toy_a", ["01_first", "02_second"], extra='external = ["big"]')
     monkeypatch.setenv("SHEAF_DATA", str(tmp_path / "elsewhere"))

@@ -19,6 +19,7 @@ from sheaf.artifact.paths import notebook_path, state_dir
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.sources import Sources, text_digest
 from sheaf.artifact.spec import Paper
+from sheaf.common.browser import BrowserMissing, find_chromium
 from sheaf.common.data import external_dir
 
 __all__ = ["Digests", "diff", "notebook_manifest", "read_notebook"]
@@ -124,6 +125,13 @@ def _kernel_environment() -> Manifest:
     return {"compiler": compiler(), "SHEAF_KERNELS": os.environ.get("SHEAF_KERNELS", "")}
 
 
+def _browser() -> str:
+    try:
+        return "present" if find_chromium() else "absent"
+    except BrowserMissing:  # a setting that names none; whoever launches it says so
+        return "absent"
+
+
 def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root: Path, digests: Digests) -> Manifest:
     """Everything that the results of one notebook under one profile and seed depend on.
 
@@ -160,6 +168,10 @@ def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root:
     for name in spec.paper.external if profile != "smoke" else []:
         folder = external_dir(name)
         found |= _folder(folder, f"external/{name}", digests) if folder else {f"external/{name}": "absent"}
+    for name in spec.notebook(notebook).environment if profile != "smoke" else []:
+        found[f"environment {name}"] = os.environ.get(name, "")
+    if "sheaf.common.browser" in modules and profile != "smoke":
+        found["browser"] = _browser()
     return found
 
 

@@ -46,6 +46,7 @@ class Notebook(_Strict):
     name: Annotated[str, Field(pattern=r"^\d\d_[a-z0-9_]+$")]
     title: Text
     timeout: Annotated[int, Field(gt=0)] = 900  # seconds of wall time before the run is stopped
+    environment: list[str] = []  # variables beyond SHEAF_DATA that change what it does; never one that holds a secret
 
 
 class _Entry(_Strict):

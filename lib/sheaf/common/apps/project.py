@@ -8,9 +8,14 @@ from typing import Any
 
 from sheaf.common.apps.server import SITES
 
-__all__ = ["application", "session_cookie", "setup"]
+__all__ = ["ADMIN_MODULES", "application", "session_cookie", "setup"]
 
 POLICY = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+# written out, so that what a recording depends on can be read off the source
+ADMIN_MODULES = {
+    "hospital": "sheaf.common.apps.hospital.admin", "payables": "sheaf.common.apps.payables.admin",
+    "support": "sheaf.common.apps.support.admin", "store": "sheaf.common.apps.store.admin",
+}  # fmt: skip
 DJANGO_APPS = ["auth", "contenttypes", "sessions", "messages", "staticfiles"]
 SEARCH_FORM = """{% load i18n static %}<div id="toolbar"><form id="changelist-search" method="get" role="search"><div>
 <label for="searchbar"><img src="{% static "admin/img/search.svg" %}" alt=""></label>
@@ -66,7 +71,7 @@ def setup(database: Path, token: str) -> None:
     )  # fmt: skip
     django.setup()
     for site in SITES:
-        importlib.import_module(f"sheaf.common.apps.{site}.admin")
+        importlib.import_module(ADMIN_MODULES[site])
 
 
 def application(database: Path) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from sheaf.common.apps.project import ADMIN_MODULES
 from sheaf.common.apps.server import SITES
 
 __all__ = ["health", "no_icon", "urlpatterns"]
@@ -20,7 +21,7 @@ def no_icon(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    *(path(f"{site}/", importlib.import_module(f"sheaf.common.apps.{site}.admin").site.urls) for site in SITES),
+    *(path(f"{site}/", importlib.import_module(ADMIN_MODULES[site]).site.urls) for site in SITES),
     path(f"health/{settings.HEALTH_TOKEN}", health),
     path("favicon.ico", no_icon),
 ]

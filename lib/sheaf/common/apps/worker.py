@@ -17,6 +17,11 @@ from sheaf.common.apps.server import LIVE, SEED, SITES
 
 __all__ = ["main"]
 
+SEED_MODULES = {
+    "hospital": "sheaf.common.apps.hospital.seed", "payables": "sheaf.common.apps.payables.seed",
+    "support": "sheaf.common.apps.support.seed", "store": "sheaf.common.apps.store.seed",
+}  # fmt: skip
+
 
 def main(folder: Path) -> None:
     """Serves until standard input ends; prints one JSON line with port, cookie and health token once it listens."""
@@ -51,7 +56,7 @@ def seed_all() -> None:
         clerk.set_unusable_password()
         clerk.save()
         for site in SITES:
-            importlib.import_module(f"sheaf.common.apps.{site}.seed").seed()
+            importlib.import_module(SEED_MODULES[site]).seed()
 
 
 def _end_with(parent: int) -> None:
