@@ -27,16 +27,11 @@ from sheaf.wonderbread.systems.ranking import RANKERS
 from sheaf.wonderbread.trace import Demo, target
 
 __all__ = [
-    "COUNTED", "Recorded", "action_log", "answer_difference", "corpus_for", "corpus_table", "evidence_gap", "import_check",
+    "Recorded", "action_log", "answer_difference", "corpus_for", "corpus_table", "evidence_gap", "import_check",
     "longest_against", "negatives_drawn_again", "pooled_difference", "valid_share",
 ]  # fmt: skip
 
 Counter = Callable[[str, int], Callable[[object], None]]  # what is counted and how many -> a function called for each
-COUNTED = {
-    "C1-demos": "demonstrations", "C1-workflows": "workflows", "C2-ranked": "ranked demonstrations", "C2-gold": "gold workflows",
-    "C3": "questions",
-}  # fmt: skip
-"""Claims on the size of the data set, and the row of tables.counts that each is about."""
 
 
 @dataclass(frozen=True)

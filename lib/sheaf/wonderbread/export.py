@@ -1,5 +1,6 @@
 """A corpus as a Hugging Face ``DatasetDict``, for whoever trains or evaluates elsewhere."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,7 @@ def to_dataset_dict(corpus: Corpus, screenshots: bool = True) -> "DatasetDict":
     Raises:
         ValueError: the corpus is empty.
     """
-    import datasets
-
+    datasets = _datasets()
     if not corpus.demos:
         raise ValueError("the corpus is empty; record or load one first")
     state_types: dict[str, Any] = {
@@ -42,9 +42,15 @@ def to_dataset_dict(corpus: Corpus, screenshots: bool = True) -> "DatasetDict":
     })
 
 
-def _table(rows: list[dict[str, Any]], types: dict[str, Any] | None = None) -> Any:
-    import datasets
+def _datasets() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on import its progress bars miss widgets that nothing here uses
+        import datasets
+    return datasets
 
+
+def _table(rows: list[dict[str, Any]], types: dict[str, Any] | None = None) -> Any:
+    datasets = _datasets()
     return datasets.Dataset.from_list(rows, features=datasets.Features(types) if types else None)
 
 
