@@ -41,6 +41,7 @@ def counts() -> pd.DataFrame:
     found = {
         "demonstrations": len(valid), "workflows": valid["task_id"].nunique(), "gold workflows": ranks["task_id"].nunique(),
         "ranked demonstrations": len(ranks), "questions": len(outputs.questions()),
+        "question templates": outputs.questions()["template"].nunique(),
     }  # fmt: skip
     site = valid["task_id"].map(outputs.sites())
     rows = [(what, n, found.get(what, np.nan)) for what, n in published.counts()[["what", "count"]].itertuples(index=False)]
