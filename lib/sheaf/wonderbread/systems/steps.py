@@ -21,6 +21,7 @@ from sheaf.wonderbread.trace import ActionData, Demo, Element, target
 __all__ = ["Step", "acted_steps", "guessed_steps", "realise"]
 
 SEARCH_KEYS = ("q", "search", "query", "s", "keyword")
+NO_CONFIRMATION = frozenset({"search", "delete", "cancel", "log", "logout"})  # in the names of buttons that send no form
 MOVING_KEYS = frozenset({"tab", "shift", "shift+tab", "esc", "escape", "home", "end", "page_down", "page_up"})
 
 
@@ -244,10 +245,10 @@ def _named(element: Element) -> str:
 
 
 def _submit(frame: Frame) -> str:
-    """Name of the button that most likely sends a form: the first of type submit that neither searches nor deletes."""
+    """Name of the button that most likely sends a form: the first of type submit that neither searches, deletes nor logs out."""
     buttons = [e for e in frame.elements if element_noun(e) == "button" and element_name(e)]
     typed = [e for e in buttons if (e.type or "").lower() in BUTTONS[:1]] or buttons
-    wanted = [e for e in typed if not {"search", "delete", "cancel", "go"} & set(element_name(e).lower().split())] or typed
+    wanted = [e for e in typed if not NO_CONFIRMATION & set(element_name(e).lower().split())] or typed
     return element_name(wanted[0]) if wanted else ""
 
 
