@@ -19,6 +19,7 @@ from sheaf.wonderbread import (
     trials,
 )
 from sheaf.wonderbread.corpus import Corpus, shipped_corpus
+from sheaf.wonderbread.systems.ranking import RANKERS
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ def test_improvement_and_questions(corpus: Corpus) -> None:
 
 def test_ranking_here_reads_ranks_as_ranks(corpus: Corpus) -> None:
     ranked = harness.rank_here(corpus)
-    assert set(ranked["system"]) == set(experiments.RANKERS)
+    assert set(ranked["system"]) == set(RANKERS)
     assert ranked["spearman"].between(-1, 1).all()
 
 
@@ -139,8 +140,8 @@ def test_baselines_stand_below_the_published_systems() -> None:
 @pytest.mark.skipif(not outputs.available(), reason="the published outputs are not here (SHEAF_DATA)")
 def test_samples_on_published_outputs() -> None:
     rows, answers = outputs.rankings(), outputs.judged_answers()
-    assert len(experiments.longest_against(rows, "GPT4")) == 162
-    assert experiments.answer_difference(answers, "GeminiPro", "GPT4").mean() == pytest.approx(0.19, abs=0.01)
-    assert experiments.evidence_gap(answers, "Claude3", resamples=500)[0] < -0.5
+    assert len(samples.longest_against(rows, "GPT4")) == 162
+    assert samples.answer_difference(answers, "GeminiPro", "GPT4").mean() == pytest.approx(0.19, abs=0.01)
+    assert samples.evidence_gap(answers, "Claude3", resamples=500)[0] < -0.5
     assert tables.counts().set_index("what").loc["demonstrations", "counted"] == 2928
     assert np.trace(tables.rank_counts(rows)) > 0
