@@ -15,6 +15,7 @@ from sheaf.wonderbread import (
     pictures,
     published,
     rehearsal,
+    samples,
     tables,
     trials,
 )
