@@ -193,7 +193,7 @@ def _report(block: int, density: float, dtype: torch.dtype, rounds: int, rank: i
             f"{statistics.median(found):.2f} [{min(found):.2f}, {max(found):.2f}]", share,
         ))  # fmt: skip
     header = (
-        "layer", "density", "ours ms", "best dense ms", "best dense", "Gop/s", "speed-up", "x density", "low rank, time/operations",
+        "layer", "density", "ours ms", "best dense ms", "best dense", "Gop/s", "speed-up", "x density", "low rank",
     )  # fmt: skip
     keep = len(header) if rank else len(header) - 1
     return f"1568 tokens, forward and backward, one core; the best dense reaches {peak(dtype) / 1e9:.0f} Gop/s\n" + table(
