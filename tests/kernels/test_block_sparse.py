@@ -37,7 +37,14 @@ print("agrees")
 
 
 def example(
-    dtype: torch.dtype, grid: tuple[int, int], block: int, tokens: int, rank: int, density: float, seed: int, bias: bool = True
+    dtype: torch.dtype,
+    grid: tuple[int, int],
+    block: int,
+    tokens: int,
+    rank: int,
+    density: float,
+    seed: int,
+    bias: bool = True,
 ) -> tuple[Layout, dict[str, Tensor | None]]:
     generator = torch.Generator().manual_seed(seed)
     layout = Layout(torch.rand(grid, generator=generator) < density, block)
@@ -66,7 +73,11 @@ def compare(layout: Layout, tensors: dict[str, Tensor | None]) -> None:
     for name, found in results(layout, tensors, "cpu", dtype).items():
         assert found.dtype == dtype and found.shape == expected[name].shape
         error = (found.double() - expected[name]).norm() / expected[name].norm().clamp_min(1e-300)
-        assert expected[name].numel() == 0 or (expected[name].norm() == 0 and found.norm() == 0) or error < TOLERANCE[dtype], name
+        assert (
+            expected[name].numel() == 0
+            or (expected[name].norm() == 0 and found.norm() == 0)
+            or error < TOLERANCE[dtype]
+        ), name
 
 
 @needs_kernel
@@ -86,7 +97,15 @@ def test_the_kernel_computes_the_definition_and_its_gradients(dtype: torch.dtype
     rank=st.sampled_from([0, 1, 8]), density=st.floats(0, 1), seed=st.integers(0, 99), bias=st.booleans(),
 )  # fmt: skip
 def test_any_mask_works(
-    dtype: torch.dtype, rows: int, columns: int, block: int, tokens: int, rank: int, density: float, seed: int, bias: bool
+    dtype: torch.dtype,
+    rows: int,
+    columns: int,
+    block: int,
+    tokens: int,
+    rank: int,
+    density: float,
+    seed: int,
+    bias: bool,
 ) -> None:
     compare(*example(dtype, (rows, columns), block, tokens, rank, density, seed, bias))
 
@@ -137,7 +156,9 @@ def test_threads_change_no_more_than_rounding() -> None:
             torch.set_num_threads(threads)
             found[threads] = results(layout, tensors, "cpu", torch.float32)
             again = results(layout, tensors, "cpu", torch.float32)
-            assert all(torch.equal(found[threads][k], again[k]) for k in again), "the same threads must give the same bits"
+            assert all(torch.equal(found[threads][k], again[k]) for k in again), (
+                "the same threads must give the same bits"
+            )
         for name in found[1]:
             torch.testing.assert_close(found[1][name], found[2][name], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(found[1][name], found[3][name], rtol=1e-4, atol=1e-4)
@@ -159,7 +180,9 @@ def test_autocast_computes_in_bfloat16() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("march", ["-march=x86-64", "-march=x86-64-v3", "-march=x86-64-v4"])
 def test_every_instruction_set_agrees(march: str, tmp_path: Path) -> None:
-    if not torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AVX2") if march != "-march=x86-64-v4" else "AVX512"):
+    if not torch.backends.cpu.get_cpu_capability().startswith(
+        ("AVX512", "AVX2") if march != "-march=x86-64-v4" else "AVX512"
+    ):
         pytest.skip(f"this processor cannot run {march}")
     done = subprocess.run(
         [sys.executable, "-c", VARIANT, march, str(Path(__file__).parent)],

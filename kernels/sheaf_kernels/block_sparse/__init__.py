@@ -76,7 +76,12 @@ def compiled() -> bool:
 
 
 def block_sparse_linear(
-    x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None = None, u: Tensor | None = None, v: Tensor | None = None,
+    x: Tensor,
+    weight: Tensor,
+    layout: Layout,
+    bias: Tensor | None = None,
+    u: Tensor | None = None,
+    v: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """y [..., out] = x W^T + (x v) u^T + bias, with gradients for everything but the layout.
@@ -125,11 +130,15 @@ def _runner(backend: str, x: Tensor) -> Callable[..., Tensor] | None:
         return module.linear
     fits = x.device.type == "cpu" and x.dtype in _COMPILED_DTYPES
     if backend == "cpu" and not fits:
-        raise ValueError(f"the compiled kernel takes float32, bfloat16 and float64 on a CPU; got {x.dtype} on {x.device}")
+        raise ValueError(
+            f"the compiled kernel takes float32, bfloat16 and float64 on a CPU; got {x.dtype} on {x.device}"
+        )
     if fits and compiled():
         return _compiled_linear
     if backend == "cpu":
-        raise RuntimeError("the compiled block_sparse kernel is not built; run `make kernels`, or use backend='reference'")
+        raise RuntimeError(
+            "the compiled block_sparse kernel is not built; run `make kernels`, or use backend='reference'"
+        )
     return None
 
 
@@ -147,9 +156,7 @@ def _triton() -> ModuleType | None:
     return triton
 
 
-def _check(
-    x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None, u: Tensor | None, v: Tensor | None
-) -> None:
+def _check(x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None, u: Tensor | None, v: Tensor | None) -> None:
     b, out, in_ = layout.block, layout.out_features, layout.in_features
     if (u is None) != (v is None):
         raise ValueError("the low-rank term needs both u [out, r] and v [in, r]; only one was given")
@@ -162,7 +169,11 @@ def _check(
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape or (name == "x" and not tensor.ndim):
-            raise ValueError(f"{name} must have shape {list(shape)} for a layout {out} x {in_} in blocks of {b}; "
-                             f"got {list(tensor.shape)}")
+            raise ValueError(
+                f"{name} must have shape {list(shape)} for a layout {out} x {in_} in blocks of {b}; "
+                f"got {list(tensor.shape)}"
+            )
         if tensor.dtype != x.dtype or tensor.device != x.device:
-            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}, x is {x.dtype} on {x.device}; convert one of them")
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, x is {x.dtype} on {x.device}; convert one of them"
+            )

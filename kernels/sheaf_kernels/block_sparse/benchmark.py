@@ -7,6 +7,7 @@ gradient, weight gradient) with nothing else around them; ours is the whole oper
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,7 +94,8 @@ def sparse_arm(
 
 def check(arm: Arm, x: Tensor, matrix: Tensor, dy: Tensor, layout: Layout) -> None:
     """Raises RuntimeError when a sparse arm without low rank does not give what the dense matrix gives."""
-    y, (dx, dw, *_) = arm[0]()[0], arm[1]()  # type: ignore[index, misc]
+    results: Any = (arm[0](), arm[1]())
+    y, dx, dw = results[0][0], results[1][0], results[1][1]
     tolerance = 2e-2 if x.dtype == torch.bfloat16 else 1e-4
     wanted = (x.float() @ matrix.float().T, dy.float() @ matrix.float(), from_dense(dy.float().T @ x.float(), layout))
     for found, right in zip((y, dx, dw), wanted, strict=True):
@@ -102,8 +104,16 @@ def check(arm: Arm, x: Tensor, matrix: Tensor, dy: Tensor, layout: Layout) -> No
 
 
 def layer(
-    in_: int, out: int, layout: Layout, *, tokens: int = 1568, dtype: torch.dtype = torch.float32, rank: int = 0,
-    rounds: int = 9, seed: int = 0, dense: bool = True,
+    in_: int,
+    out: int,
+    layout: Layout,
+    *,
+    tokens: int = 1568,
+    dtype: torch.dtype = torch.float32,
+    rank: int = 0,
+    rounds: int = 9,
+    seed: int = 0,
+    dense: bool = True,
 ) -> list[dict[str, float | str | int]]:
     """CPU seconds of one layer by every dense arm and by the block-sparse kernel.
 
@@ -196,8 +206,9 @@ def _report(block: int, density: float, dtype: torch.dtype, rounds: int, rank: i
         "layer", "density", "ours ms", "best dense ms", "best dense", "Gop/s", "speed-up", "x density", "low rank",
     )  # fmt: skip
     keep = len(header) if rank else len(header) - 1
-    return f"1568 tokens, forward and backward, one core; the best dense reaches {peak(dtype) / 1e9:.0f} Gop/s\n" + table(
-        header[:keep], [r[:keep] for r in rows]
+    return (
+        f"1568 tokens, forward and backward, one core; the best dense reaches {peak(dtype) / 1e9:.0f} Gop/s\n"
+        + table(header[:keep], [r[:keep] for r in rows])
     )
 
 

@@ -28,7 +28,9 @@ class Layout:
     def __post_init__(self) -> None:
         mask = torch.as_tensor(self.mask).detach().to("cpu", torch.bool).contiguous()
         if mask.ndim != 2 or not mask.numel():
-            raise ValueError(f"a layout needs a matrix of blocks, [out / block, in / block]; got shape {tuple(mask.shape)}")
+            raise ValueError(
+                f"a layout needs a matrix of blocks, [out / block, in / block]; got shape {tuple(mask.shape)}"
+            )
         if self.block < 1:
             raise ValueError(f"a block must be at least 1 element wide; got {self.block}")
         object.__setattr__(self, "mask", mask)
@@ -77,7 +79,9 @@ def to_dense(weight: Tensor, layout: Layout) -> Tensor:
     """
     b = layout.block
     if weight.shape != (layout.nnz, b, b):
-        raise ValueError(f"this layout has {layout.nnz} blocks of {b} x {b}; got weights of shape {tuple(weight.shape)}")
+        raise ValueError(
+            f"this layout has {layout.nnz} blocks of {b} x {b}; got weights of shape {tuple(weight.shape)}"
+        )
     grid = weight.new_zeros(*layout.mask.shape, b, b)
     at = layout.rows.to(weight.device), layout.cols.to(weight.device)
     grid = grid.index_put(at, weight)
@@ -91,7 +95,9 @@ def from_dense(matrix: Tensor, layout: Layout) -> Tensor:
         ValueError: the matrix has another shape than the layout.
     """
     if matrix.shape != (layout.out_features, layout.in_features):
-        raise ValueError(f"this layout is {layout.out_features} x {layout.in_features}; got a matrix {tuple(matrix.shape)}")
+        raise ValueError(
+            f"this layout is {layout.out_features} x {layout.in_features}; got a matrix {tuple(matrix.shape)}"
+        )
     b = layout.block
     grid = matrix.reshape(layout.mask.shape[0], b, layout.mask.shape[1], b).transpose(1, 2)
     return grid[layout.rows.to(matrix.device), layout.cols.to(matrix.device)]

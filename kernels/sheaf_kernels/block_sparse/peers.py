@@ -105,7 +105,9 @@ def monarch(x: Tensor, out: int, dy: Tensor, parameters: int, seed: int = 0) -> 
     inner = min(in_, out)
     random = torch.Generator().manual_seed(seed)
     first = torch.randn(groups, in_ // groups, inner // groups, generator=random).to(x.dtype) / (in_ // groups) ** 0.5
-    second = torch.randn(groups, inner // groups, out // groups, generator=random).to(x.dtype) / (inner // groups) ** 0.5
+    second = (
+        torch.randn(groups, inner // groups, out // groups, generator=random).to(x.dtype) / (inner // groups) ** 0.5
+    )
 
     def run(a: Tensor, f: Tensor, s: Tensor) -> Tensor:
         h = torch.bmm(a.view(len(a), groups, -1).transpose(0, 1), f)  # [groups, T, inner / groups]

@@ -8,7 +8,12 @@ __all__ = ["linear"]
 
 
 def linear(
-    x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None = None, u: Tensor | None = None, v: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    layout: Layout,
+    bias: Tensor | None = None,
+    u: Tensor | None = None,
+    v: Tensor | None = None,
 ) -> Tensor:
     """y = x W^T + (x v) u^T + bias; W [out, in] holds ``weight`` [nnz, b, b] at the kept blocks and zeros elsewhere."""
     y = x @ to_dense(weight, layout).T

@@ -70,7 +70,9 @@ def block_sparse_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block:
     n, h, t, d = q.shape
     cells = t // block
     if cells * block != t or mask.shape != (cells, cells):
-        raise ValueError(f"{t} tokens in blocks of {block} need a mask of {t / block:g} x {t / block:g}; got {tuple(mask.shape)}")
+        raise ValueError(
+            f"{t} tokens in blocks of {block} need a mask of {t / block:g} x {t / block:g}; got {tuple(mask.shape)}"
+        )
     mask = mask.to("cpu", torch.bool)
     if causal:
         mask = mask & torch.ones_like(mask).tril()
@@ -96,8 +98,10 @@ def block_sparse_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block:
             seen = columns[:, :, None].cpu() * block + torch.arange(block)
             here = rows[:, None] * block + torch.arange(block)
             bias = (seen.flatten(1)[:, None, :] <= here[:, :, None]).to(q.device)
-        flat = [x.flatten(0, 1) for x in (queries, keys, values)]  # [n * h, rows, ...]: rows act as heads
-        y = F.scaled_dot_product_attention(*flat, attn_mask=bias).view(n, h, len(rows), block, d)
+        flat_q, flat_k, flat_v = (
+            x.flatten(0, 1) for x in (queries, keys, values)
+        )  # [n * h, rows, ...]: rows act as heads
+        y = F.scaled_dot_product_attention(flat_q, flat_k, flat_v, attn_mask=bias).view(n, h, len(rows), block, d)
         if len(rows) == cells:
             return y.reshape(n, h, t, d)
         if out is not None:

@@ -10,7 +10,14 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from sheaf.pixelfly.patterns import Plan, plan
 
 __all__ = [
-    "LayerType", "Schema", "allocate_by_rule", "allocate_exactly", "choose", "compare", "feasible_densities", "modelled_loss",
+    "LayerType",
+    "Schema",
+    "allocate_by_rule",
+    "allocate_exactly",
+    "choose",
+    "compare",
+    "feasible_densities",
+    "modelled_loss",
 ]
 
 
@@ -90,7 +97,10 @@ def modelled_loss(layer: LayerType, density: float) -> float:
 
 
 def allocate_exactly(
-    schema: Sequence[LayerType], density: float, block: int = 32, loss: Callable[[LayerType, float], float] = modelled_loss,
+    schema: Sequence[LayerType],
+    density: float,
+    block: int = 32,
+    loss: Callable[[LayerType, float], float] = modelled_loss,
 ) -> dict[str, float]:
     """The budget problem solved: one feasible density per layer type, least total loss within the budget of operations.
 

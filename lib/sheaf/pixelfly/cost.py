@@ -35,7 +35,9 @@ def cost(mask: np.ndarray, device: Device, tokens: int = 1) -> dict[str, float]:
     }  # fmt: skip
 
 
-def appendix_masks(size: int, seed: int, blocks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)) -> list[tuple[str, int, float, np.ndarray]]:
+def appendix_masks(
+    size: int, seed: int, blocks: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+) -> list[tuple[str, int, float, np.ndarray]]:
     """The masks of the appendix' microbenchmark: (pattern, element block, nominal density, mask [size, size]).
 
     Random element blocks at densities from 1.25 % to 20 %, flat butterflies of element blocks (strides spread over the whole
@@ -58,7 +60,7 @@ def appendix_masks(size: int, seed: int, blocks: tuple[int, ...] = (1, 2, 4, 8, 
 
 
 def density_table(size: int, seed: int = 0, device_block: int = 32) -> pd.DataFrame:
-    """Density asked for and density left by hardware blocks, exact for these masks, with the formula's expectation for random ones.
+    """Density asked for and density left by hardware blocks, exact for these masks; for random ones the expectation too.
 
     Columns: pattern, element block, nominal density, actual density, expected, blocks touched.
     """

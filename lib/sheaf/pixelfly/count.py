@@ -69,7 +69,7 @@ def _scores(name: str, sequence: int) -> int:
 
 
 def _rest(name: str) -> int:
-    """Parameters that are no matrix of the schema: biases, norms, positions, embeddings. GPT-2's output layer is its embedding."""
+    """Parameters that are no matrix of the schema: biases, norms, positions, embeddings. GPT-2 ties its output layer."""
     if name in GPT_PRESETS:
         g = GPT_PRESETS[name]
         w, e = g.width, g.expand
@@ -97,7 +97,9 @@ def counts(name: str, density: float = 1.0, rank: int = 0, sequence: int = 512) 
     return Counts(round(weights) + _rest(name), round(operations) + _scores(name, sequence))
 
 
-def measured_counts(model: Callable[[], nn.Module], example: torch.Size | tuple[int, ...], integer: bool = False) -> Counts:
+def measured_counts(
+    model: Callable[[], nn.Module], example: torch.Size | tuple[int, ...], integer: bool = False
+) -> Counts:
     """The same by building the model without memory and letting torch count: the check on the arithmetic.
 
     Args:
@@ -155,13 +157,13 @@ def inconsistencies() -> pd.DataFrame:
     by_operations = _density_for("gpt2-medium", 27e9, "operations")
     vit = counts("vit-s16", 0.25, 32)
     rows = [
-        ("GPT-2 small, parameters", "117M", f"{small.parameters / 1e6:.1f}M", "117M is the label of the release; the model has more"),
-        ("GPT-2 medium, parameters", "345M", f"{medium.parameters / 1e6:.1f}M", "345M is the label of the release; the model has more"),
+        ("GPT-2 small, parameters", "117M", f"{small.parameters / 1e6:.1f}M", "117M is the label of a release, not the count"),
+        ("GPT-2 medium, parameters", "345M", f"{medium.parameters / 1e6:.1f}M", "345M is the label of a release, not the count"),
         ("BigBird-small, operations", "40.2G", f">= {floor['gpt2-small'] / 1e9:.1f}G",
          "sparse attention removes scores only; without any scores this much is left"),
         ("BigBird-medium, operations", "134G", f">= {floor['gpt2-medium'] / 1e9:.1f}G",
          "sparse attention removes scores only; without any scores this much is left"),
-        ("Pixelfly-medium, parameters against operations", "203M and 27G", f"densities {by_parameters:.2f} and {by_operations:.2f}",
+        ("Pixelfly-medium, both counts", "203M and 27G", f"densities {by_parameters:.2f} and {by_operations:.2f}",
          "one density of the linear layers cannot give both"),
         ("Pixelfly-V-S/16, parameters", "16.9M", f"{vit.parameters / 1e6:.1f}M",
          "density 1/4 and rank 32 fit ViT-B/16 to the digit, and this model only nearly"),

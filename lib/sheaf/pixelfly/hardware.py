@@ -83,5 +83,6 @@ def tile_limits(device: Accelerator, cache_bandwidth: float = 5.5e12) -> pd.Data
     limit = [cache_bandwidth * m * n / (m + n) for m, n in tiles]
     dense = device.operations * device.reached
     return pd.DataFrame({
-        "tile": [f"{m} x {n}" for m, n in tiles], "Top/s": np.array(limit) / 1e12, "of the dense product": np.minimum(1, np.array(limit) / dense),
+        "tile": [f"{m} x {n}" for m, n in tiles], "Top/s": np.array(limit) / 1e12,
+        "of the dense product": np.minimum(1, np.array(limit) / dense),
     })  # fmt: skip

@@ -49,14 +49,18 @@ class PixelflyLinear(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if mix not in MIXES or init not in INITIALISATIONS:
-            raise ValueError(f"mix is one of {', '.join(MIXES)} and init one of {', '.join(INITIALISATIONS)}; got {mix}, {init}")
+            raise ValueError(
+                f"mix is one of {', '.join(MIXES)} and init one of {', '.join(INITIALISATIONS)}; got {mix}, {init}"
+            )
         if plan.dense or (plan.mask is None and not plan.rank):
             raise ValueError("a Pixelfly layer needs blocks, a rank, or both; for a dense layer keep nn.Linear")
         b = plan.block
         mask = np.zeros((out_features // b, in_features // b), dtype=bool) if plan.mask is None else plan.mask
         if (mask.shape[0] * b, mask.shape[1] * b) != (out_features, in_features):
-            raise ValueError(f"the plan is for a {mask.shape[0] * b} x {mask.shape[1] * b} matrix, the layer is "
-                             f"{out_features} x {in_features}")
+            raise ValueError(
+                f"the plan is for a {mask.shape[0] * b} x {mask.shape[1] * b} matrix, the layer is "
+                f"{out_features} x {in_features}"
+            )
         self.in_features, self.out_features, self.rank, self.block = in_features, out_features, plan.rank, b
         self.mix, self.init, self.backend = mix if mask.any() and plan.rank else "sum", init, backend
         self.register_buffer("mask", torch.from_numpy(np.ascontiguousarray(mask)))
@@ -102,7 +106,7 @@ class PixelflyLinear(nn.Module):
             y = torch.lerp(sparse, (x @ self.v.to(x.dtype)) @ self.u.T.to(x.dtype), g)  # type: ignore[union-attr]
             return y if self.bias is None else y + self.bias
         if self.gamma is not None:
-            weight, u = self.gamma * weight, (1 - self.gamma) * u  # type: ignore[operator]
+            return self._run(x, self.gamma * weight, self.bias, (1 - self.gamma) * u, self.v)  # type: ignore[operator]
         return self._run(x, weight, self.bias, u, self.v)
 
     def _run(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, u: Tensor | None, v: Tensor | None) -> Tensor:
@@ -134,7 +138,9 @@ class PixelflyLinear(nn.Module):
         The projection starts from the low-rank part (the SVD), subtracts it, keeps the blocks of the rest, and repeats
         three times; every turn lowers the Frobenius error or leaves it.
         """
-        layer = cls(linear.in_features, linear.out_features, plan, bias=linear.bias is not None, **(options | {"mix": "sum"}))
+        layer = cls(
+            linear.in_features, linear.out_features, plan, bias=linear.bias is not None, **(options | {"mix": "sum"})
+        )
         layer = layer.to(linear.weight)
         rest = linear.weight.detach().clone()
         blocks = torch.zeros_like(rest)
@@ -169,8 +175,10 @@ class PixelflyLinear(nn.Module):
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         saved = state.get(prefix + "mask")
         if saved is not None and (saved.shape != self.mask.shape or not torch.equal(saved.cpu(), self.mask.cpu())):
-            raise ValueError(f"{prefix}mask: the saved weights belong to other blocks; build the layer with the plan they were "
-                             f"saved with")
+            raise ValueError(
+                f"{prefix}mask: the saved weights belong to other blocks; build the layer with the plan they were "
+                f"saved with"
+            )
         super()._load_from_state_dict(state, prefix, *rest)
 
     def extra_repr(self) -> str:
@@ -194,6 +202,7 @@ class MaskedLinear(nn.Linear):
         with torch.random.fork_rng(devices=[]):
             super().__init__(mask.shape[1], mask.shape[0], bias=bias)
         self.register_buffer("mask", mask.bool().clone())
+        self.keep_dense_gradient, self.product = False, None  # type: bool, Tensor | None  # for masks that move
         with torch.no_grad():
             scale = self.mask.sum(1, keepdim=True).clamp_min(1).to(self.weight).rsqrt()
             self.weight.uniform_(-1, 1, generator=generator).mul_(scale).mul_(self.mask)
@@ -202,7 +211,11 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out]."""
-        return F.linear(x, self.weight * self.mask, self.bias)
+        product = self.weight * self.mask
+        if self.keep_dense_gradient and self.training:
+            product.retain_grad()
+            self.product = product
+        return F.linear(x, product, self.bias)
 
 
 class MonarchLinear(nn.Module):
@@ -216,7 +229,13 @@ class MonarchLinear(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, groups: int, *, bias: bool = True, generator: torch.Generator | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        groups: int,
+        *,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         inner = min(in_features, out_features)
@@ -224,8 +243,12 @@ class MonarchLinear(nn.Module):
             raise ValueError(f"{groups} groups do not divide a {out_features} x {in_features} layer")
         self.in_features, self.out_features, self.groups = in_features, out_features, groups
         first, second = in_features // groups, inner // groups
-        self.first = nn.Parameter(torch.empty(groups, first, second).uniform_(-1, 1, generator=generator) * (3 / first) ** 0.5)
-        self.second = nn.Parameter(torch.empty(groups, second, out_features // groups).uniform_(-1, 1, generator=generator))
+        self.first = nn.Parameter(
+            torch.empty(groups, first, second).uniform_(-1, 1, generator=generator) * (3 / first) ** 0.5
+        )
+        self.second = nn.Parameter(
+            torch.empty(groups, second, out_features // groups).uniform_(-1, 1, generator=generator)
+        )
         with torch.no_grad():
             self.second.mul_(second**-0.5)  # unit variance in, a third out: a default nn.Linear's
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None

@@ -63,7 +63,9 @@ def stretch(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 def _grid(out: int, in_: int, block: int) -> tuple[int, int]:
     if block < 1 or out % block or in_ % block or min(out, in_) < block:
-        raise ValueError(f"a {out} x {in_} matrix does not divide into blocks of {block}; use a common divisor of both sides")
+        raise ValueError(
+            f"a {out} x {in_} matrix does not divide into blocks of {block}; use a common divisor of both sides"
+        )
     return out // block, in_ // block
 
 
@@ -93,7 +95,9 @@ def stretched_layout(
     rows, columns = _grid(out, in_, block)
     _power_of_two(cells, "the number of cells")
     if out % cells or in_ % cells:
-        raise ValueError(f"a {out} x {in_} matrix does not divide into {cells} x {cells} cells; use a divisor of both sides")
+        raise ValueError(
+            f"a {out} x {in_} matrix does not divide into {cells} x {cells} cells; use a divisor of both sides"
+        )
     if not 0 <= factors <= cells.bit_length() - 1:
         raise ValueError(f"{cells} cells have 0 to {cells.bit_length() - 1} factors; got {factors}")
     small = flat_butterfly(cells, 2 ** (factors - 1) if factors else 0)
@@ -128,12 +132,12 @@ def global_(rows: int, columns: int, width: int) -> np.ndarray:
 def strided(rows: int, columns: int, stride: int) -> np.ndarray:
     """Every ``stride``-th diagonal, as in the Sparse Transformer."""
     i, j = np.arange(rows)[:, None], np.arange(columns)
-    return (i - j) % stride == 0
+    return np.asarray((i - j) % stride == 0)
 
 
 def block_diagonal(rows: int, columns: int, groups: int) -> np.ndarray:
     """``groups`` dense blocks along the diagonal, as even as possible."""
-    return np.arange(rows)[:, None] * groups // rows == np.arange(columns) * groups // columns
+    return np.asarray(np.arange(rows)[:, None] * groups // rows == np.arange(columns) * groups // columns)
 
 
 def random_blocks(rows: int, columns: int, nnz: int, rng: np.random.Generator) -> np.ndarray:
@@ -165,7 +169,7 @@ def coarsen(mask: np.ndarray, block: int) -> np.ndarray:
     rows, columns = (-(-s // block) for s in mask.shape)
     padded = np.zeros((rows * block, columns * block), dtype=bool)
     padded[: mask.shape[0], : mask.shape[1]] = mask
-    return padded.reshape(rows, block, columns, block).any(axis=(1, 3))
+    return np.asarray(padded.reshape(rows, block, columns, block).any(axis=(1, 3)))
 
 
 def nominal_density(mask: np.ndarray) -> float:
@@ -191,5 +195,7 @@ def expected_actual_density(density: float, element_block: int, device_block: in
         raise ValueError(f"a density lies between 0 and 1; got {density}")
     period = int(np.lcm(element_block, device_block))
     starts = np.arange(0, period, device_block)
-    met = (starts + device_block - 1) // element_block - starts // element_block + 1  # element blocks met along one side
+    met = (
+        (starts + device_block - 1) // element_block - starts // element_block + 1
+    )  # element blocks met along one side
     return float(np.mean(1 - (1 - density) ** (met[:, None] * met)))

@@ -4,6 +4,7 @@ Every weight that may become sparse is an nn.Linear with a regular name: blocks.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class VisionConfig:
         return (self.image // self.patch) ** 2
 
     @classmethod
-    def from_name(cls, name: str, **changes: int) -> "VisionConfig":
+    def from_name(cls, name: str, **changes: Any) -> "VisionConfig":
         """A preset, with some values changed.
 
         Raises:
@@ -64,8 +65,8 @@ PRESETS = {
     # the older timm model of that name: 8 layers of 768, three times as wide inside, no bias on q, k and v
     "vit-s16": VisionConfig("vit", 768, 8, 2304, heads=8, qkv_bias=False),
     "vit-b16": VisionConfig("vit", 768, 12, 3072, heads=12),
-    "mixer-mini": VisionConfig("mixer", 128, 3, 512, image=32, patch=4, token_hidden=64, classes=10),
-    "vit-mini": VisionConfig("vit", 128, 3, 384, image=32, patch=4, heads=4, classes=10),
+    "mixer-mini": VisionConfig("mixer", 128, 2, 512, image=32, patch=4, token_hidden=64, classes=10),
+    "vit-mini": VisionConfig("vit", 128, 2, 384, image=32, patch=4, heads=4, classes=10),
 }
 GPT_PRESETS = {
     "gpt2-small": GPTConfig(vocab=50257, context=1024, width=768, heads=12, layers=12),
@@ -73,7 +74,11 @@ GPT_PRESETS = {
     "gpt-mini": GPTConfig(vocab=256, context=128, width=256, heads=4, layers=4),
 }
 # what the published counts say was sparse: the channel MLP of a Mixer, every linear layer of a ViT or GPT-2
-SPARSE = {"mixer": r"channel\.(up|down)$", "vit": r"(mlp\.(up|down)|attention\.(q|k|v|out))$", "gpt": r"(qkv|out|up|down)$"}
+SPARSE = {
+    "mixer": r"channel\.(up|down)$",
+    "vit": r"(mlp\.(up|down)|attention\.(q|k|v|out))$",
+    "gpt": r"(qkv|out|up|down)$",
+}
 
 
 class MLP(nn.Module):
@@ -203,7 +208,8 @@ def schema(name: str, sequence: int = 512) -> Schema:
         )  # fmt: skip
     c = VisionConfig.from_name(name)
     mlp = (
-        LayerType("mlp up", c.channel_hidden, c.width, c.layers, t), LayerType("mlp down", c.width, c.channel_hidden, c.layers, t),
+        LayerType("mlp up", c.channel_hidden, c.width, c.layers, t),
+        LayerType("mlp down", c.width, c.channel_hidden, c.layers, t),
     )  # fmt: skip
     patch = LayerType("patch embedding", c.width, c.channels * c.patch**2, 1, c.patches, fixed=True)
     head = LayerType("classifier", c.classes, c.width, 1, 1, fixed=True)
@@ -213,5 +219,8 @@ def schema(name: str, sequence: int = 512) -> Schema:
             LayerType("token down", c.patches, c.token_hidden, c.layers, c.width, fixed=True),
         )
         return (patch, *token, *mlp, head)
-    attention = (LayerType("attention q, k, v", c.width, c.width, 3 * c.layers, t), LayerType("attention out", c.width, c.width, c.layers, t))
+    attention = (
+        LayerType("attention q, k, v", c.width, c.width, 3 * c.layers, t),
+        LayerType("attention out", c.width, c.width, c.layers, t),
+    )
     return (patch, *attention, *mlp, head)

@@ -99,7 +99,8 @@ def _rank(parameters: float, out: int, in_: int, multiple: int) -> int:
 
 
 def plan(
-    name: str, out: int, in_: int, block: int, density: float, *, rank_share: float = 0.25, rng: np.random.Generator | None = None,
+    name: str, out: int, in_: int, block: int, density: float, *, rank_share: float = 0.25,
+    rng: np.random.Generator | None = None,
 ) -> Plan:  # fmt: skip
     """A pattern for an out x in matrix with as close to density * out * in weights as its blocks allow.
 

@@ -26,10 +26,13 @@ class ProductButterflyLinear(nn.Module):
         super().__init__()
         cells = features // block
         if cells * block != features or cells < 2 or cells & (cells - 1):
-            raise ValueError(f"{features} features must be a power of two, at least 2, of blocks; got blocks of {block}")
+            raise ValueError(
+                f"{features} features must be a power of two, at least 2, of blocks; got blocks of {block}"
+            )
         self.features, self.block, self.residual, self.step, self.backend = features, block, residual, step, backend
         self.layouts = [
-            Layout(torch.from_numpy(masks.butterfly_factor(cells, stride)), block) for stride in masks.strides(cells // 2)
+            Layout(torch.from_numpy(masks.butterfly_factor(cells, stride)), block)
+            for stride in masks.strides(cells // 2)
         ]
         draws = [torch.empty(layout.nnz, block, block).uniform_(-1, 1, generator=generator) for layout in self.layouts]
         # every factor keeps the variance: 2 blocks of `block` inputs
@@ -47,7 +50,9 @@ class ProductButterflyLinear(nn.Module):
         total = torch.eye(self.features, dtype=self.factors[0].dtype)
         for layout, weight in zip(self.layouts, self.factors, strict=True):
             factor = to_dense(weight, layout)
-            total = (torch.eye(self.features, dtype=factor.dtype) + self.step * factor if self.residual else factor) @ total
+            total = (
+                torch.eye(self.features, dtype=factor.dtype) + self.step * factor if self.residual else factor
+            ) @ total
         return total
 
     def operations(self) -> int:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ ARMS = (*PATTERNS, "random_element", "monarch")
 class Report:
     """What `sparsify` did: one row per replaced layer, and the density over all of them."""
 
-    frame: pd.DataFrame  # layer, pattern, out, in, block, nominal density, actual density, rank, parameters before and after
+    frame: (
+        pd.DataFrame
+    )  # layer, pattern, out, in, block, nominal density, actual density, rank, parameters before and after
 
     @property
     def density(self) -> float:
@@ -96,16 +99,30 @@ def sparsify(
             actual = kept / (out * in_)
         elif pattern != "dense":
             chosen: Plan = plan(pattern, out, in_, b, density, rank_share=rank_share, rng=rng)
-            options = {"mix": mix, "init": init, "generator": generator, "backend": backend}
-            new = (PixelflyLinear.from_linear(linear, chosen, **options) if project
-                   else PixelflyLinear(in_, out, chosen, bias=bias, **options))  # type: ignore[arg-type]
+            options: dict[str, Any] = {"mix": mix, "init": init, "generator": generator, "backend": backend}
+            new = (
+                PixelflyLinear.from_linear(linear, chosen, **options)
+                if project
+                else PixelflyLinear(in_, out, chosen, bias=bias, **options)
+            )
             kept, rank, actual = chosen.parameters(out, in_), chosen.rank, chosen.density(out, in_)
         reference = linear.weight
         setattr(parent, child, new.to(device=reference.device, dtype=reference.dtype))
         rows.append((name, pattern, out, in_, b, density, actual, rank, out * in_, kept))
     if not rows:
         raise ValueError(f"no linear layer of this model matches {include!r}; its layers are listed by named_modules()")
-    columns = ["layer", "pattern", "out", "in", "block", "nominal density", "actual density", "rank", "dense parameters", "parameters"]
+    columns = [
+        "layer",
+        "pattern",
+        "out",
+        "in",
+        "block",
+        "nominal density",
+        "actual density",
+        "rank",
+        "dense parameters",
+        "parameters",
+    ]
     return Report(pd.DataFrame(rows, columns=columns))
 
 

@@ -57,7 +57,9 @@ def ranks(n: int, block: int, seed: int) -> pd.DataFrame:
     for stride in (0, *masks.strides(n // block // 2)):
         support = np.kron(masks.flat_butterfly(n // block, stride), np.ones((block, block)))
         matrix = support * rng.standard_normal((n, n))
-        rows.append((stride, int(support.sum()), int(np.linalg.matrix_rank(matrix)) / n, min(1.0, support.sum() / (2 * n) / n)))
+        rows.append(
+            (stride, int(support.sum()), int(np.linalg.matrix_rank(matrix)) / n, min(1.0, support.sum() / (2 * n) / n))
+        )
     return pd.DataFrame(rows, columns=["max stride", "parameters", "rank / n, flat butterfly", "rank / n, low rank"])
 
 
@@ -87,7 +89,10 @@ def _best_both(matrix: np.ndarray, support: np.ndarray, rank: int, turns: int = 
 
 
 def separation(
-    n: int, spreads: tuple[float, ...] = (0.1, 0.3, 0.6), betas: tuple[float, ...] = (2.0, 5.0, 10.0), clusters: int = 16,
+    n: int,
+    spreads: tuple[float, ...] = (0.1, 0.3, 0.6),
+    betas: tuple[float, ...] = (2.0, 5.0, 10.0),
+    clusters: int = 16,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Relative Frobenius error of approximating clustered attention at equal parameters (paper, section 4).
