@@ -64,13 +64,21 @@ def kernels(
     model: str, dataset: str, arms: Iterable[str], seeds: Iterable[int], inputs: int,
     tick: Callable[[object], None] | None = None,
 ) -> dict[tuple[str, int], np.ndarray]:  # fmt: skip
-    """The kernel of every arm and seed on the same training pictures."""
+    """The kernel of every arm and seed on the same training pictures, and of the dense model with seeds of its own.
+
+    Arms share no seed with the base they are compared with: what is equal by the seed alone would make them look near. The arm
+    "dense" against the base is the floor, the distance that seeds alone make.
+
+    Returns:
+        (arm, seed) -> [m, m], the base as arm "base".
+    """
     data = images.load(dataset)
     x = data.train[0][:inputs]
     found = {}
-    for arm in arms:
+    for arm in ("base", *arms):
         for seed in seeds:
-            made, _ = make(model, arm, data, seed, backend="reference")
+            pattern, own = ("dense", seed) if arm == "base" else (arm, 500 + seed)
+            made, _ = make(model, pattern, data, own, backend="reference")
             found[arm, seed] = kernel(made, x)
             if tick:
                 tick(arm)
@@ -78,23 +86,17 @@ def kernels(
 
 
 def distances(found: dict[tuple[str, int], np.ndarray]) -> pd.DataFrame:
-    """Distance of every arm to the dense kernel, both averaged over seeds but one, so that the seeds give samples.
+    """Distance of every arm's kernel to the base, both averaged over seeds but one, so that the seeds give samples.
 
-    Leaving out seed s on both sides gives sample s; the floor, arm "dense, other seeds", is the distance between the averages of
-    two halves of the dense seeds that are left.
-
-    Columns: arm, seed (left out), norm, distance.
+    Columns: arm, seed (left out on both sides), norm, distance.
     """
-    arms = list(dict.fromkeys(arm for arm, _ in found))
+    arms = [arm for arm in dict.fromkeys(arm for arm, _ in found) if arm != "base"]
     seeds = sorted({seed for _, seed in found})
     rows = []
     for out in seeds:
         rest = [s for s in seeds if s != out] or seeds
-        dense = np.mean([found["dense", s] for s in rest], axis=0)
-        halves = [np.mean([found["dense", s] for s in half], axis=0) for half in (rest[::2], rest[1::2] or rest)]
-        for norm in NORMS:
-            rows.append(("dense, other seeds", out, norm, distance(halves[0], halves[1], norm)))
-            for arm in arms:
-                if arm != "dense":
-                    rows.append((arm, out, norm, distance(np.mean([found[arm, s] for s in rest], axis=0), dense, norm)))
+        base = np.mean([found["base", s] for s in rest], axis=0)
+        for arm in arms:
+            mean = np.mean([found[arm, s] for s in rest], axis=0)
+            rows += [(arm, out, norm, distance(mean, base, norm)) for norm in NORMS]
     return pd.DataFrame(rows, columns=["arm", "seed", "norm", "distance"])
