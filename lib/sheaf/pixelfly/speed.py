@@ -108,7 +108,7 @@ def one_layer(
     half = [t.bfloat16() for t in (x, matrix, dy)]
     with one_core(), threadpool_limits(1):
         arms = {f"dense, {name}": arm for name, arm in dense_arms(x, matrix, dy).items()}
-        arms["dense bfloat16, torch"] = dense_arms(*half)["torch"]
+        arms["dense bfloat16, torch"] = dense_arms(half[0], half[1], half[2])["torch"]
         arms["block sparse (this kernel)"] = sparse_arm(x, weight, layout, dy)
         arms["block sparse bfloat16 (this kernel)"] = sparse_arm(half[0], weight.bfloat16(), layout, half[2])
         arms |= peers(x, weight, layout, dy)
@@ -162,7 +162,7 @@ def rank_of_latency(
     """Spearman correlation of median time with a density, and its bootstrap over masks."""
     table = frame.groupby("arm").agg({"seconds": "median", density: "first"})
     rng = np.random.default_rng(seed)
-    draws = []
+    draws: list[float] = []
     while len(draws) < resamples:
         part = table.iloc[rng.integers(len(table), size=len(table))]
         if part[density].min() < part[density].max():
@@ -289,8 +289,8 @@ def unstructured_step(width: int, hidden: int, density: float, tokens: int, roun
         return _tidy(alternate({"dense": step_of(mlp(False)), "unstructured mask": step_of(mlp(True))}, rounds))
 
 
-def _gradients(run: Callable[[], Tensor], inputs: list[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(run(), inputs, dy)
+def _gradients(run: Callable[..., Tensor], inputs: list[Tensor], dy: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(run(*inputs), inputs, dy)
 
 
 def attention(
@@ -307,16 +307,17 @@ def attention(
         q, k, v, dy = (torch.randn(1, heads, length, width, generator=generator) for _ in range(4))
         inputs = [t.requires_grad_() for t in (q, k, v)]
         masks = {p: attention_mask(p, length // block) for p in patterns}
-        runs: dict[str, Callable[[], Tensor]] = {
-            "dense, fused": partial(F.scaled_dot_product_attention, *inputs),
-            "dense, masked": partial(masked_attention, *inputs, masks[patterns[0]], block),
-            **{name: partial(block_sparse_attention, *inputs, mask, block) for name, mask in masks.items()},
+        sparse = {name: partial(block_sparse_attention, mask=mask, block=block) for name, mask in masks.items()}
+        masked = partial(masked_attention, mask=masks[patterns[0]], block=block)
+        runs: dict[str, Callable[..., Tensor]] = {
+            "dense, fused": F.scaled_dot_product_attention,
+            "dense, masked": masked,
+            **sparse,
         }
         with one_core(), threadpool_limits(1):
-            whole = runs["dense, fused"]().detach()
-            errors = {n: float((r().detach() - whole).norm() / whole.norm()) for n, r in runs.items()}
-            timed = {n: partial(_gradients, r, inputs, dy) for n, r in runs.items()}
-            rows = alternate(timed, rounds)
+            whole = F.scaled_dot_product_attention(q, k, v).detach()
+            errors = {n: float((r(q, k, v).detach() - whole).norm() / whole.norm()) for n, r in runs.items()}
+            rows = alternate({n: partial(_gradients, r, inputs, dy) for n, r in runs.items()}, rounds)
         density = {n: float(m.float().mean()) for n, m in masks.items()}
         frame = _tidy(rows, length=length)
         found.append(frame.assign(density=frame["arm"].map(density).fillna(1.0), error=frame["arm"].map(errors)))
