@@ -83,7 +83,13 @@ def dense_arms(x: Tensor, matrix: Tensor, dy: Tensor, block: int = 32) -> dict[s
 def sparse_arm(
     x: Tensor, weight: Tensor, layout: Layout, dy: Tensor, u: Tensor | None = None, v: Tensor | None = None
 ) -> Arm:
-    """The compiled kernel; the backward pass starts from the z = x v that the forward pass of training keeps."""
+    """The compiled kernel; the backward pass starts from the z = x v that the forward pass of training keeps.
+
+    Raises:
+        RuntimeError: the kernel is not built.
+    """
+    if not compiled():
+        raise RuntimeError("the block_sparse kernel is not built; run `make kernels`")
     forward, backward = torch.ops.sheaf.block_sparse_forward, torch.ops.sheaf.block_sparse_backward
     z = x.new_empty(len(x), 0) if v is None else x @ v
     return (
@@ -131,8 +137,6 @@ def layer(
     Raises:
         RuntimeError: the kernel is not built, or its result is wrong.
     """
-    if not compiled():
-        raise RuntimeError("the block_sparse kernel is not built; run `make kernels`")
     random = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:

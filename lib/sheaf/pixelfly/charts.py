@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from sheaf.common.plots import COLOURS, GREY, curves, direct_label, figure, intervals, plain_log
 from sheaf.common.stats import interval
@@ -12,7 +13,7 @@ from sheaf.pixelfly.hardware import DEVICES, Layer, largest_speedup
 from sheaf.pixelfly.speed import ratio
 
 __all__ = [
-    "accuracies", "attention", "budget", "clusters", "flat_error", "generations", "kernels", "latency", "ntk", "rank_shares", "steps",
+    "accuracies", "attention", "clusters", "flat_error", "generations", "kernels", "latency", "ntk", "rank_shares", "steps",
 ]  # fmt: skip
 
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -209,7 +210,9 @@ def generations(layer: Layer, densities: Sequence[float]) -> Figure:
     x = np.array(densities)
     ax.plot(x, 1 / x, color=GREY, lw=1, ls="--")
     direct_label(ax, x[0], 1 / x[0], "1 / density", GREY, dx=6)
-    lines = {d.name: np.array([[largest_speedup(d, layer, v) for v in densities]]) for d in DEVICES}
+    lines: dict[str, ArrayLike] = {
+        d.name: np.array([[largest_speedup(d, layer, v) for v in densities]]) for d in DEVICES
+    }
     curves(ax, x, lines)
     plain_log(ax.xaxis)
     plain_log(ax.yaxis)
