@@ -10,6 +10,7 @@ CPU, Triton on a GPU, else the reference), "cpu", "triton" or "reference"; only 
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -150,10 +151,9 @@ def _compiled_linear(
 
 def _triton() -> ModuleType | None:
     try:
-        from . import triton
+        return import_module("sheaf_kernels.block_sparse.triton")
     except ImportError:
         return None
-    return triton
 
 
 def _check(x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None, u: Tensor | None, v: Tensor | None) -> None:

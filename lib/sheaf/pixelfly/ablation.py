@@ -10,7 +10,7 @@ from sheaf.pixelfly.accuracy import image_arms
 
 __all__ = ["BLOCKS", "SHARES", "blocks", "ends", "rank_shares", "split"]
 
-SHARES = (0.0, 1 / 8, 1 / 4, 1 / 3, 1 / 2, 1.0)
+SHARES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)  # 1/3 is the same rank as 1/4 here
 BLOCKS = (4, 8, 16, 32)
 REMOVED = 3 / 10  # of the weights of a ViT block: what attention can give alone
 SPLITS = {  # name -> (layers made sparse, their density); a block has 6 w^2 weights in its MLP and 4 w^2 in attention
@@ -21,9 +21,12 @@ SPLITS = {  # name -> (layers made sparse, their density); a block has 6 w^2 wei
 
 
 def rank_shares(dataset: str, rates: Iterable[float], seeds: Iterable[int], **options: Any) -> pd.DataFrame:
-    """Accuracy of the Mixer miniature for every low-rank share, 0 being flat only and 1 low rank only; tuned rates."""
+    """Accuracy of the Mixer miniature for every low-rank share, 0 being flat only and 1 low rank only.
+
+    Blocks of 4, so that ranks come in steps of 4 and shares differ; every share has its own rate.
+    """
     rates, seeds = list(rates), list(seeds)
-    found = [image_arms("mixer-mini", dataset, ["pixelfly"], rates, seeds, rank_share=s, **options)[0] for s in SHARES]
+    found = [image_arms("mixer-mini", dataset, ["pixelfly"], rates, seeds, rank_share=s, block=4, **options)[0] for s in SHARES]
     return pd.concat([f.assign(share=s) for f, s in zip(found, SHARES, strict=True)], ignore_index=True)
 
 
