@@ -7,10 +7,14 @@ import numpy as np
 import pandas as pd
 
 from sheaf.pixelfly.accuracy import image_arms
+from sheaf.pixelfly.miniature import DENSITY
+from sheaf.pixelfly.models import VisionConfig
+from sheaf.pixelfly.patterns import plan
 
-__all__ = ["BLOCKS", "SHARES", "blocks", "ends", "rank_shares", "split"]
+__all__ = ["BLOCKS", "SHARES", "blocks", "ends", "rank_shares", "realised_shares", "split"]
 
-SHARES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)  # 1/3 is the same rank as 1/4 here
+SHARES = (0.0, 1 / 8, 1 / 4, 1 / 2, 1.0)  # 1/3 is the same rank as 1/4 here; what ranks really take: `realised_shares`
+SHARE_BLOCK = 4  # so that ranks come in steps of 4; blocks of 8 leave only ranks of 0, 8 and 16
 BLOCKS = (4, 8, 16, 32)
 REMOVED = 3 / 10  # of the weights of a ViT block: what attention can give alone
 SPLITS = {  # name -> (layers made sparse, their density); a block has 6 w^2 weights in its MLP and 4 w^2 in attention
@@ -20,14 +24,30 @@ SPLITS = {  # name -> (layers made sparse, their density); a block has 6 w^2 wei
 }
 
 
-def rank_shares(dataset: str, rates: Iterable[float], seeds: Iterable[int], **options: Any) -> pd.DataFrame:
-    """Accuracy of the Mixer miniature for every low-rank share, 0 being flat only and 1 low rank only.
+def realised_shares(model: str = "mixer-mini", block: int = SHARE_BLOCK) -> dict[float, float]:
+    """Share asked for -> share of the weights that the rank really takes, one entry per distinct rank (up and down alike)."""
+    config = VisionConfig.from_name(model)
+    found: dict[int, tuple[float, float]] = {}
+    for share in SHARES:
+        out, in_ = config.channel_hidden, config.width
+        chosen = plan("pixelfly", out, in_, block, DENSITY, rank_share=share)
+        found.setdefault(chosen.rank, (share, chosen.rank * (out + in_) / chosen.parameters(out, in_)))
+    return dict(found.values())
 
-    Blocks of 4, so that ranks come in steps of 4 and shares differ; every share has its own rate.
+
+def rank_shares(dataset: str, rates: Iterable[float], seeds: Iterable[int], **options: Any) -> pd.DataFrame:
+    """Accuracy of the Mixer miniature for every low-rank share, 0 being flat only and 1 low rank only; tuned rates.
+
+    The column "share" holds what the rank really takes, to three digits.
     """
     rates, seeds = list(rates), list(seeds)
-    found = [image_arms("mixer-mini", dataset, ["pixelfly"], rates, seeds, rank_share=s, block=4, **options)[0] for s in SHARES]
-    return pd.concat([f.assign(share=s) for f, s in zip(found, SHARES, strict=True)], ignore_index=True)
+    runs = []
+    for asked, real in realised_shares().items():
+        found = image_arms(
+            "mixer-mini", dataset, ["pixelfly"], rates, seeds, rank_share=asked, block=SHARE_BLOCK, **options
+        )[0]
+        runs.append(found.assign(share=round(real, 3)))
+    return pd.concat(runs, ignore_index=True)
 
 
 def ends(runs: pd.DataFrame) -> np.ndarray:

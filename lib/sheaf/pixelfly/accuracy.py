@@ -11,7 +11,7 @@ import pandas as pd
 
 from sheaf.common.stats import interval
 from sheaf.pixelfly import images
-from sheaf.pixelfly.jobs import Job, grid, run_all
+from sheaf.pixelfly.jobs import Job, Worker, grid, run_all
 from sheaf.pixelfly.miniature import ARMS, train_image_model
 
 __all__ = ["ARMS", "diagnosis", "differences", "image_arms", "summary"]
@@ -20,7 +20,7 @@ __all__ = ["ARMS", "diagnosis", "differences", "image_arms", "summary"]
 def image_arms(
     model: str, dataset: str, arms: Iterable[str], rates: Iterable[float], seeds: Iterable[int], *, epochs: int, train: int = 0,
     tuning_seeds: int = 1, processes: int | None = None, counter: Callable[[str, int], Callable[[object], None]] | None = None,
-    keep: bool = True, **fixed: Any,
+    keep: bool = True, worker: Worker = train_image_model, **fixed: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
     """Tune a rate per arm, then train with fresh seeds.
 
@@ -33,21 +33,21 @@ def image_arms(
         epochs: of every run.
         train: training pictures; all of them when 0.
         counter: makes a progress callback from a name and a total, as ``Study.counter`` does.
+        worker: what runs a job.
         fixed: density, block, rank_share, width or include for all jobs.
 
     Returns:
-        Runs that count (one row per arm and seed: accuracy in percent, rate, ...), and the tuning runs.
+        Runs that count (one row per arm and seed: accuracy in percent, rate, whether the rate is the least or largest of the
+        list, so that a longer list might do better), and the tuning runs.
     """
     arms, rates = list(arms), list(rates)
     base = {"model": model, "dataset": dataset, "epochs": epochs, "train": train, **fixed}
     tuning = grid(base | {"on": "validation"}, arm=arms, rate=rates, seed=[1000 + k for k in range(tuning_seeds)])
-    origin = images.load(dataset).origin
+    digest = images.load(dataset).digest()
 
     def run(jobs: list[Job], what: str) -> pd.DataFrame:
         tick = counter(what, len(jobs)) if counter else None
-        return pd.DataFrame(
-            run_all(train_image_model, jobs, data=origin, processes=processes, progress=tick, keep=keep)
-        )
+        return pd.DataFrame(run_all(worker, jobs, data=digest, processes=processes, progress=tick, keep=keep))
 
     tried = run(tuning, f"{model}: learning rates")
     best = tried.groupby(["arm", "rate"])["accuracy"].mean().reset_index()
@@ -55,11 +55,12 @@ def image_arms(
     finals = [
         job for arm in arms for job in grid(base | {"on": "test", "arm": arm, "rate": float(best[arm])}, seed=seeds)
     ]
-    return run(finals, f"{model}: training"), tried
+    runs = run(finals, f"{model}: training")
+    return runs.assign(**{"rate at the edge": runs["rate"].isin([min(rates), max(rates)])}), tried
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean accuracy per arm with its 95 % interval, density and CPU milliseconds per step, best first."""
+    """Mean accuracy per arm with its 95 % interval, density and rate, best first."""
     rows = []
     for arm, part in runs.groupby("arm", sort=False):
         at = interval(part["accuracy"].to_numpy()) if len(part) > 1 else None

@@ -9,9 +9,11 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
+from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +22,23 @@ import torch
 import sheaf_kernels.block_sparse
 from sheaf.common.data import cache_dir
 
-__all__ = ["Job", "grid", "run_all"]
+__all__ = ["Job", "Worker", "grid", "run_all"]
 
 Job = dict[str, Any]  # plain values only: what `Worker` needs to know
 Worker = Callable[[Job], dict[str, Any]]
 # what every job runs, besides its worker's own file
-_METHOD = ("attention", "images", "layers", "masks", "models", "patterns", "rigl", "sparsify", "train")
+_METHOD = ("attention", "images", "layers", "masks", "miniature", "models", "patterns", "rigl", "sparsify", "train")
+_COMMON = ("gpt", "text")
 
 
 @cache
 def _source(module: str) -> str:
     """Digest of the method's own files, of the worker's and of the kernel's."""
-    digest = hashlib.sha256(torch.__version__.encode())
+    # with and without the compiled kernel sums round differently, and training amplifies that
+    digest = hashlib.sha256(f"{torch.__version__} {sheaf_kernels.block_sparse.compiled()}".encode())
     here, kernel = Path(__file__).resolve().parent, Path(sheaf_kernels.block_sparse.__file__).resolve().parent
-    files = [here / f"{name}.py" for name in _METHOD] + [Path(str(sys.modules[module].__file__))]
+    files = [here / f"{name}.py" for name in _METHOD] + [here.parent / "common" / f"{name}.py" for name in _COMMON]
+    files += [Path(str(sys.modules[module].__file__))]
     sources = (
         f for f in kernel.iterdir() if f.suffix in (".cpp", ".h") or f.stem in ("__init__", "layout", "reference")
     )
@@ -45,6 +50,22 @@ def _source(module: str) -> str:
 def _file(worker: Worker, job: Job, data: str) -> Path:
     about = [worker.__module__, worker.__qualname__, job, data, _source(worker.__module__)]
     return cache_dir("pixelfly") / f"{hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]}.json"
+
+
+def _stored(file: Path) -> dict[str, Any] | None:
+    """A stored result; None when there is none or it cannot be read: then it is made again."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _start() -> None:
+    """A worker process ends with its parent: one whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
 def _run(worker: Worker, job: Job) -> dict[str, Any]:
@@ -68,8 +89,8 @@ def run_all(
     files = [_file(worker, job, data) for job in jobs]
     found: dict[int, dict[str, Any]] = {}
     for i, file in enumerate(files):
-        if keep and file.is_file():
-            found[i] = json.loads(file.read_text())
+        if keep and (stored := _stored(file)) is not None:
+            found[i] = stored
             if progress:
                 progress(i)
     todo = [i for i in range(len(jobs)) if i not in found]
@@ -86,10 +107,14 @@ def run_all(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(processes or cores, len(todo))
     if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start) as pool:
             futures = {pool.submit(_run, worker, jobs[i]): i for i in todo}
-            for future in as_completed(futures):
-                finish(futures[future], future.result())
+            try:
+                for future in as_completed(futures):
+                    finish(futures[future], future.result())
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what has finished is stored; the rest need not begin
+                raise
     else:
         before = torch.get_num_threads()
         try:

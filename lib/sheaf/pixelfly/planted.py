@@ -9,14 +9,18 @@ from torch import Tensor, nn
 from sheaf.pixelfly.miniature import ARMS
 from sheaf.pixelfly.sparsify import sparsify
 
-__all__ = ["planted", "planted_task"]
+__all__ = ["KINDS", "planted", "planted_task"]
+
+KINDS = ("stride", "rank", "rotation")
+BLOCK = 4
 
 
 def planted_task(kind: str, n: int, seed: int, features: int = 64, stride: int = 32) -> tuple[Tensor, Tensor]:
     """Gaussian inputs [n, features] and targets [n, features] that a pattern without the needed structure cannot fit.
 
-    "stride": every target is the input ``stride`` places away (index xor stride). "rank": a fixed random rotation, which has
-    full rank and no structure.
+    "stride": every target is the input ``stride`` places away (index xor stride). "rank": a fixed random rotation of every
+    four neighbours, so full rank and nothing far away. "rotation": one of all features at once, for which no pattern of these
+    has enough weights; every one explains about what its parameters allow.
 
     Raises:
         ValueError: unknown kind.
@@ -25,10 +29,11 @@ def planted_task(kind: str, n: int, seed: int, features: int = 64, stride: int =
     x = torch.randn(n, features, generator=generator)
     if kind == "stride":
         return x, x[:, torch.arange(features) ^ stride]
-    if kind != "rank":
-        raise ValueError(f"planted task {kind!r} is unknown; use 'stride' or 'rank'")
-    rotation = torch.linalg.qr(torch.randn(features, features, generator=torch.Generator().manual_seed(7)))[0]
-    return x, x @ rotation
+    if kind not in KINDS:
+        raise ValueError(f"planted task {kind!r} is unknown; use one of {', '.join(KINDS)}")
+    size = BLOCK if kind == "rank" else features
+    draws = torch.randn(features // size, size, size, generator=torch.Generator().manual_seed(7))
+    return x, x @ torch.block_diag(*torch.linalg.qr(draws)[0])
 
 
 def planted(
@@ -36,14 +41,14 @@ def planted(
 ) -> pd.DataFrame:
     """Share of the targets' variance that one linear layer of each pattern explains after training, in percent.
 
-    64 features, blocks of 4 (16 cells), 5/16 of the weights: a block-diagonal mask never joins cells 8 apart, a low rank
-    never a rotation.
+    64 features, blocks of 4 (16 cells), 5/16 of the weights: a block-diagonal mask never joins cells 8 apart, and 10 columns
+    never hold a rank of 64.
     """
     rows = []
     for arm in arms:
         for seed in seeds:
             layer: nn.Module = nn.Sequential(nn.Linear(64, 64))
-            sparsify(layer, 5 / 16 if arm != "dense" else 1, block=4, exclude=None, seed=seed, **ARMS[arm])
+            sparsify(layer, 5 / 16 if arm != "dense" else 1, block=BLOCK, exclude=None, seed=seed, **ARMS[arm])
             optimiser = torch.optim.Adam(layer.parameters(), lr=rate)
             for step in range(steps):
                 x, y = planted_task(kind, 256, seed * 100_003 + step)

@@ -1,5 +1,6 @@
 """Sequence experiments: language miniatures at equal steps and equal seconds, and a small classifier on ListOps."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,12 +36,13 @@ def language(
         Runs that count (arm, seed, steps, rate, perplexity, step_s) and the tuning runs.
     """
     base = {"steps": steps, "batch": batch, "context": context, "width": width, "layers": layers}
-    origin = corpus()[3]
+    *streams, origin = corpus()
+    digest = origin + hashlib.sha256(b"".join(s.numpy().tobytes() for s in streams)).hexdigest()
 
     def run(jobs: list[dict[str, Any]], what: str) -> pd.DataFrame:
         tick = counter(what, len(jobs)) if counter else None
         return pd.DataFrame(
-            run_all(train_language_model, jobs, data=origin, processes=processes, progress=tick, keep=keep)
+            run_all(train_language_model, jobs, data=digest, processes=processes, progress=tick, keep=keep)
         )
 
     arms = list(arms)
@@ -80,7 +82,7 @@ def _expression(rng: np.random.Generator, room: int, depth: int) -> tuple[list[s
 
 
 def evaluate_operator(operator: str, values: list[int]) -> int:
-    """MIN, MAX, MED (lower median) or SM (sum modulo 10) of digits.
+    """MIN, MAX, MED (median, rounded down, as in the published generator) or SM (sum modulo 10) of digits.
 
     Raises:
         ValueError: unknown operator or no values.
@@ -92,7 +94,7 @@ def evaluate_operator(operator: str, values: list[int]) -> int:
     if operator == "SM":
         return sum(values) % 10
     if operator == "MED":
-        return sorted(values)[(len(values) - 1) // 2]
+        return int(np.median(values))
     return min(values) if operator == "MIN" else max(values)
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from sheaf.common.gpt import GPT, next_token_loss
+from sheaf.common.stats import bootstrap_samples
 from sheaf.pixelfly import cost
 from sheaf.pixelfly.attention import attention_mask, block_sparse_attention, masked_attention
 from sheaf.pixelfly.layers import MaskedLinear, PixelflyLinear
@@ -156,18 +157,10 @@ def by_density(
     return frame.join(labels, on="arm")
 
 
-def rank_of_latency(
-    frame: pd.DataFrame, density: str, resamples: int = 2000, seed: int = 0
-) -> tuple[float, np.ndarray]:
-    """Spearman correlation of median time with a density, and its bootstrap over masks."""
-    table = frame.groupby("arm").agg({"seconds": "median", density: "first"})
-    rng = np.random.default_rng(seed)
-    draws: list[float] = []
-    while len(draws) < resamples:
-        part = table.iloc[rng.integers(len(table), size=len(table))]
-        if part[density].min() < part[density].max():
-            draws.append(float(spearmanr(part["seconds"], part[density]).statistic))
-    return float(spearmanr(table["seconds"], table[density]).statistic), np.array(draws)
+def rank_of_latency(frame: pd.DataFrame, density: str) -> np.ndarray:
+    """Spearman correlation of median time with a density: the estimate, then its bootstrap over masks."""
+    table = frame.groupby("arm").agg({"seconds": "median", density: "first"}).to_numpy()
+    return bootstrap_samples(lambda i: float(spearmanr(*table[i].T).statistic), np.arange(len(table)))
 
 
 def butterfly_forms(widths: Iterable[int], block: int, tokens: int, rounds: int, tick: Tick = None) -> pd.DataFrame:
