@@ -69,7 +69,8 @@ def visible(folder: Path) -> list[str]:
 def test_without_a_compiler_the_reference_is_used(tmp_path: Path, environment: dict[str, str]) -> None:
     built = python("-m", "sheaf_kernels.build", build_dir=tmp_path, **environment)
     assert built.returncode == 0, built.stderr
-    assert built.stdout == "placement: no C++ compiler (install g++ or set CXX); the plain reference will be used\n"
+    reason = "no C++ compiler (install g++ or set CXX); the plain reference will be used"
+    assert built.stdout == "".join(f"{op}: {reason}\n" for op in build.operations())
     assert built.stderr == ""
     used = python("-c", USE, build_dir=tmp_path, **environment)
     assert used.returncode == 0, used.stderr
@@ -119,12 +120,12 @@ def test_a_linker_that_fails_leaves_no_library(calls: Path, tmp_path: Path, monk
 def test_an_unknown_operation_is_named(tmp_path: Path) -> None:
     built = python("-m", "sheaf_kernels.build", "teleport", build_dir=tmp_path)
     assert built.returncode == 1
-    assert built.stdout == "teleport: 'teleport' is no compiled operation; there are placement\n"
+    assert built.stdout == f"teleport: 'teleport' is no compiled operation; there are {', '.join(build.operations())}\n"
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    built = python("-m", "sheaf_kernels.build", build_dir=tmp_path / "file" / "below")
+    built = python("-m", "sheaf_kernels.build", OP, build_dir=tmp_path / "file" / "below")
     assert built.returncode == 1
     assert built.stdout.count("\n") == 1
     assert "Traceback" not in built.stderr
@@ -175,7 +176,7 @@ def test_builds_at_the_same_time_compile_once(tmp_path: Path, calls: Path) -> No
     slow = fake_compiler(tmp_path / "slow", f"sleep 0.5; {RECORDING}")
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}:{ROOT / 'kernels'}", "CXX": str(slow)}
     at_once = [
-        subprocess.Popen([sys.executable, "-m", "sheaf_kernels.build"], env=environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-m", "sheaf_kernels.build", OP], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     said = sorted(p.communicate(timeout=120)[0].split(": ")[1].split(" in ")[0].strip() for p in at_once)
@@ -191,7 +192,7 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     """Killed with the compiler at work: no lock stays, no half library; the next build compiles and its library loads."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'lib'}:{ROOT / 'kernels'}", "SHEAF_BUILD": str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "sheaf_kernels.build"], env=environment, stdout=subprocess.PIPE, start_new_session=True,
+        [sys.executable, "-m", "sheaf_kernels.build", OP], env=environment, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 100
     while not list(tmp_path.glob(f".{OP}-*")):
@@ -203,7 +204,7 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     assert list(tmp_path.glob("*.so")) == []
 
-    again = python("-m", "sheaf_kernels.build", build_dir=tmp_path)
+    again = python("-m", "sheaf_kernels.build", OP, build_dir=tmp_path)
     assert again.returncode == 0, again.stdout
     assert again.stdout.startswith("placement: compiled in")
     assert [f.suffix for f in tmp_path.iterdir() if not f.name.startswith(".")] == [".so"]
