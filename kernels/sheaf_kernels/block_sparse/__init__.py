@@ -6,7 +6,8 @@ The definition is `reference.py`. A training step needs three products, each wit
     input gradient   dx = dy W              DDS on the transposed layout
     weight gradient  dW = dy^T x on W's blocks, nowhere else (SDD)
 The low-rank term (Pixelfly, Dao et al. 2022, section 3) shares their accumulators. `backend` is "auto" (the compiled kernel on a
-CPU, Triton on a GPU, else the reference), "cpu", "triton" or "reference"; only the reference has second derivatives.
+CPU, Triton on a GPU for the dtypes and blocks it takes, else the reference), "cpu", "triton" or "reference"; only the reference
+has second derivatives.
 """
 
 from collections.abc import Callable
@@ -109,7 +110,7 @@ def block_sparse_linear(
     _check(x, weight, layout, bias, u, v)
     if u is not None and u.shape[1] == 0:
         u = v = None
-    run = _runner(backend, x)
+    run = _runner(backend, x, layout)
     if run is None:
         return reference.linear(x, weight, layout, bias, u, v)
     flat = x.reshape(-1, layout.in_features).contiguous()
@@ -118,7 +119,7 @@ def block_sparse_linear(
     return y.reshape(*x.shape[:-1], layout.out_features)
 
 
-def _runner(backend: str, x: Tensor) -> Callable[..., Tensor] | None:
+def _runner(backend: str, x: Tensor, layout: Layout) -> Callable[..., Tensor] | None:
     """The function that computes on contiguous [tokens, in], or None for the reference."""
     if backend == "reference" or (backend == "auto" and x.device.type not in ("cpu", "cuda")):
         return None
@@ -127,6 +128,8 @@ def _runner(backend: str, x: Tensor) -> Callable[..., Tensor] | None:
         if module is None:
             if backend == "triton":
                 raise RuntimeError("Triton is not installed; `pip install triton`, or use backend='reference'")
+            return None
+        if backend == "auto" and not module.supports(layout, x.dtype):
             return None
         return module.linear
     fits = x.device.type == "cpu" and x.dtype in _COMPILED_DTYPES

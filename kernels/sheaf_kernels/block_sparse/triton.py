@@ -1,232 +1,381 @@
-"""The Triton form of block_sparse, for GPUs; also runs under Triton's interpreter, where its tests need no GPU.
+"""block_sparse on a GPU, by Triton: forward, input gradient and weight gradient, each tiled by groups of block rows.
 
-A program computes BM tokens by the columns of a *group*: neighbouring block rows that read the same inputs. In a stretched
-butterfly these are the rows of one cell, so a tile is as wide as a cell (up to 128), not as a block: with a tile of
-m x n the cache must deliver (m + n) numbers for m n multiply-adds, and tiles 32 wide starve (limits in
-`sheaf.pixelfly.hardware.tile_limits`). Any mask works; rows that share nothing are groups of one.
+    forward      z = x v;   y  = x W^T + z u^T + bias      `dds` on the layout, the low-rank term in the same sum
+    backward     g = dy u;  dx = dy W  + g v^T             `dds` on the transposed layout
+                 dW = dy^T x on the layout                 `sdd`, tokens split and added up in a fixed order
+                 du = dy^T z,  dv = x^T g                  dense products (cuBLAS), as are z and g
+The programs are in `triton_kernels.py`, the cut of a layout into tiles in `triton_tiles.py`. z is a product of its own: every
+tile needs all of it, and x v reads all of x where a tile reads only some columns.
 
-The low-rank term is one more chunk of the summed axis in the same accumulator; z = x v is a plain product before it.
-Sums are float32; float32 inputs are multiplied as they are (no tf32). Results do not depend on scheduling.
+float32, bfloat16 and float16, sums in float32. Operands in float32 are multiplied as such, not as TF32, unless torch may use
+TF32 for its own products (``torch.backends.cuda.matmul.fp32_precision = "tf32"`` or ``allow_tf32 = True``; off by default).
+
+Tile shapes: a rule scores every candidate by its operations and its traffic, padding included; on a GPU the best few are timed
+at the first call with a shape. SHEAF_TRITON_TUNE=0 keeps the rule's choice, and with it the order of sums across processes:
+within one process equal calls give equal bits either way. With TRITON_INTERPRET=1 in the environment before Triton is imported
+everything runs on CPU tensors, slowly, by the rule's choice.
 """
 
-# mypy: disallow-incomplete-defs=False, disallow-untyped-defs=False
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources, PTXASError
+from triton.testing import do_bench
 
+from . import triton_kernels as kernels
 from .layout import Layout
+from .triton_tiles import Tiles, granule, tiles
 
-__all__ = ["linear"]
+__all__ = ["Config", "backward", "candidates", "forward", "linear", "supports"]
 
-WIDEST = 128  # columns of a tile
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INTERPRETED = not isinstance(kernels.dds, triton.JITFunction)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Operations that a processor does in the time it takes to read one byte from the L2 cache: about 700 (16-bit), 350 (TF32) and
+# 60 (float32) TFLOP/s against 5.5 TB/s on an H100 or H200. Only orders candidates.
+_BALANCE = {"half": 127.0, "tf32": 64.0, "ieee": 11.0}
+_TIMED = 6  # candidates
+_INTERPRETED_PROCESSORS = 4  # makes sums over tokens split there too
 
 
-@triton.jit
-def _forward_kernel(
-    x, w, y, z, u, bias, first_row, rows, begin, kept, column, block_id, tokens, in_features, out_features,
-    n_stride, k_stride, b: tl.constexpr, rank: tl.constexpr, has_bias: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    BK: tl.constexpr, BR: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-):  # fmt: skip
-    """y[tokens of this tile, columns of this group] = sum of kept blocks + z u^T + bias. Blocks lie as n_stride, k_stride say."""
-    tile, group = tl.program_id(0), tl.program_id(1)
-    row0, height = tl.load(first_row + group), tl.load(rows + group)
-    start, count = tl.load(begin + group), tl.load(kept + group)
-    t = tile * BM + tl.arange(0, BM)
-    n = tl.arange(0, BN)
-    k = tl.arange(0, BK)
-    live_t, live_n, live_k = t < tokens, n < height * b, k < b
-    total = tl.zeros((BM, BN), dtype=tl.float32)
-    for j in range(count):
-        at = tl.load(column + start + j) * b
-        left = tl.load(
-            x + t[:, None].to(tl.int64) * in_features + (at + k)[None, :],
-            mask=live_t[:, None] & live_k[None, :],
-            other=0.0,
+@dataclass(frozen=True)
+class Config:
+    """Shape of a program: m tokens (per step of the sum in `sdd`), n rows of a tile, k columns read at once."""
+
+    m: int
+    n: int
+    k: int
+    warps: int
+    stages: int
+
+    def bytes(self, itemsize: int, over_tokens: bool) -> int:
+        """Shared memory of the operands in flight; the indices of columns take every other stage of `dds`."""
+        if over_tokens:
+            return self.m * (self.n + self.k) * self.stages * itemsize
+        return self.k * (self.m + self.n) * ((self.stages + 1) // 2) * itemsize
+
+
+_DDS_HALF = tuple(
+    Config(*c) for c in (
+        (128, 256, 64, 8, 5), (256, 128, 64, 8, 5), (128, 128, 64, 8, 5), (128, 128, 64, 4, 3), (256, 64, 64, 8, 5),
+        (128, 64, 64, 4, 5), (256, 32, 64, 8, 5), (128, 32, 64, 4, 5), (128, 16, 64, 4, 5),
+    )
+)  # fmt: skip
+_DDS_SINGLE = tuple(
+    Config(*c) for c in ((128, 128, 32, 8, 3), (128, 64, 32, 4, 3), (64, 64, 32, 4, 3), (64, 32, 32, 4, 3), (64, 16, 32, 4, 3))
+)
+_SDD_HALF = tuple(
+    Config(*c) for c in (
+        (64, 128, 128, 8, 4), (64, 128, 64, 4, 4), (64, 64, 128, 4, 4), (64, 64, 64, 4, 4), (64, 64, 32, 4, 4),
+        (64, 32, 64, 4, 4), (64, 32, 32, 4, 4), (64, 16, 16, 4, 4),
+    )
+)  # fmt: skip
+_SDD_SINGLE = tuple(
+    Config(*c) for c in ((32, 128, 64, 8, 3), (32, 64, 64, 4, 3), (32, 64, 32, 4, 3), (32, 32, 32, 4, 3), (32, 16, 16, 4, 3))
+)
+
+
+def supports(layout: Layout, dtype: torch.dtype) -> bool:
+    """Whether this backend takes such a layer."""
+    return dtype in _DTYPES and layout.block % 16 == 0
+
+
+def candidates(layout: Layout, dtype: torch.dtype, what: str) -> list[tuple[Config, bool]]:
+    """Tile shapes for one of the three products, best first by the rule, with whether rows of tiles are block columns.
+
+    Args:
+        what: "forward", "input gradient" or "weight gradient".
+
+    Raises:
+        ValueError: another product, or a layout or dtype that this backend does not take.
+    """
+    if what not in ("forward", "input gradient", "weight gradient"):
+        raise ValueError(f"{what!r} is no product of a layer; use 'forward', 'input gradient' or 'weight gradient'")
+    if dtype not in _DTYPES:
+        raise ValueError(
+            f"the Triton kernel takes float32, bfloat16 and float16; got {dtype}, use backend='reference' for it"
         )
-        # the j-th kept block of each row of the group
-        block = tl.load(block_id + start + (n // b) * count + j, mask=live_n, other=0).to(tl.int64)
-        inside = block * b * b + (n % b) * n_stride
-        right = tl.load(w + inside[None, :] + k[:, None] * k_stride, mask=live_k[:, None] & live_n[None, :], other=0.0)
-        if WIDEN:
-            left, right = left.to(tl.float32), right.to(tl.float32)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-    columns = row0 * b + n
-    if rank > 0:
-        r = tl.arange(0, BR)
-        low = tl.load(
-            z + t[:, None].to(tl.int64) * rank + r[None, :], mask=live_t[:, None] & (r < rank)[None, :], other=0.0
-        )
-        up = tl.load(u + columns[None, :] * rank + r[:, None], mask=live_n[None, :] & (r < rank)[:, None], other=0.0)
-        if WIDEN:
-            low, up = low.to(tl.float32), up.to(tl.float32)
-        total = tl.dot(low, up, total, input_precision=PRECISION)
-    if has_bias:
-        total += tl.load(bias + columns, mask=live_n, other=0.0).to(tl.float32)[None, :]
-    to = y + t[:, None].to(tl.int64) * out_features + columns[None, :]
-    tl.store(to, total.to(y.dtype.element_ty), mask=live_t[:, None] & live_n[None, :])
+    granule(layout.block, 16)
+    over_tokens = what == "weight gradient"
+    single = dtype == torch.float32
+    table = (_SDD_SINGLE if single else _SDD_HALF) if over_tokens else (_DDS_SINGLE if single else _DDS_HALF)
+    orientations = (False, True) if over_tokens else (what == "input gradient",)
+    both = [(config, transposed) for config in table for transposed in orientations]
+    balance = _BALANCE[_precision(dtype) if single else "half"]
+    return sorted(both, key=lambda c: _score(_tiles(layout, *c), c[0], dtype.itemsize, balance, over_tokens))
 
 
-@triton.jit
-def _weight_kernel(
-    dy, x, dw, first_row, rows, group_of, column_of, first_id, kept_of, tokens, in_features, out_features,
-    b: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-):  # fmt: skip
-    """dW of the blocks of one group in one block column: dy^T x over all tokens."""
-    piece = tl.program_id(0)
-    group = tl.load(group_of + piece)
-    row0, height = tl.load(first_row + group), tl.load(rows + group)
-    at = tl.load(column_of + piece) * b
-    n, k, m = tl.arange(0, BN), tl.arange(0, BK), tl.arange(0, BM)
-    live_n, live_k = n < height * b, k < b
-    total = tl.zeros((BN, BK), dtype=tl.float32)
-    for first in range(0, tokens, BM):
-        t = (first + m).to(tl.int64)
-        live_t = t < tokens
-        left = tl.load(
-            dy + t[None, :] * out_features + (row0 * b + n)[:, None], mask=live_n[:, None] & live_t[None, :], other=0.0
-        )
-        right = tl.load(
-            x + t[:, None] * in_features + (at + k)[None, :], mask=live_t[:, None] & live_k[None, :], other=0.0
-        )
-        if WIDEN:
-            left, right = left.to(tl.float32), right.to(tl.float32)
-        total = tl.dot(left, right, total, input_precision=PRECISION)
-    # blocks of a row are neighbours in memory, those of the next row lie `kept` further
-    block = tl.load(first_id + piece).to(tl.int64) + (n // b) * tl.load(kept_of + piece)
-    to = dw + (block * b * b + (n % b) * b)[:, None] + k[None, :]
-    tl.store(to, total.to(dw.dtype.element_ty), mask=live_n[:, None] & live_k[None, :])
+def forward(
+    x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None = None, u: Tensor | None = None, v: Tensor | None = None,
+    *, config: Config | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y [T, out] = x W^T + (x v) u^T + bias, and z = x v [T, r] for the backward pass, [T, 0] without low rank.
+
+    Args:
+        x: [T, in]; any strides.
+        weight: [nnz, b, b], b a multiple of 16.
+        layout: which blocks exist.
+        bias: [out].
+        u, v: [out, r] and [in, r], both or neither.
+        config: tile shape; chosen when absent.
+
+    Raises:
+        ValueError: a dtype or block that this backend does not take, or tensors on a CPU without the interpreter.
+    """
+    z = x.new_empty(len(x), 0) if v is None else x @ v
+    return _dds(x, weight, layout, False, bias, z, u, config), z
 
 
-class _Groups:
-    """Index tensors of a layout: groups of block rows with the same columns, and their blocks."""
+def backward(
+    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, layout: Layout, u: Tensor | None = None, v: Tensor | None = None,
+    *, wants_dx: bool = True, config: Config | None = None, weight_config: tuple[Config, bool] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients (dx, dweight, du, dv) from dy [T, out] and what ``forward`` was given and gave; empty where not wanted.
 
-    def __init__(self, layout: Layout, device: torch.device, transposed: bool) -> None:
-        mask = layout.mask.T if transposed else layout.mask
-        ids = torch.full(layout.mask.shape, -1, dtype=torch.int64)
-        ids[layout.mask] = torch.arange(layout.nnz)
-        ids = ids.T if transposed else ids
-        most = max(1, WIDEST // layout.block)
-        first: list[int] = []
-        for row in range(len(mask)):
-            if not first or row - first[-1] == most or not torch.equal(mask[row], mask[first[-1]]):
-                first.append(row)
-        ends = [*first[1:], len(mask)]
-        kept = [int(mask[r].sum()) for r in first]
-        heights = [e - f for f, e in zip(first, ends, strict=True)]
-        block_ids = [ids[f:e][mask[f:e]] for f, e in zip(first, ends, strict=True)]  # [height * kept], row by row
-        # columns are padded to the length of the block ids, so that one offset serves both
-        columns = [mask[f].nonzero().flatten().repeat(h) for f, h in zip(first, heights, strict=True)]
-        lengths = [len(i) for i in block_ids]
-        begins = [sum(lengths[:i]) for i in range(len(lengths))]
+    Args:
+        config, weight_config: tile shapes of the input gradient and of the weight gradient (with whether rows of tiles are
+            block columns); chosen when absent.
 
-        def place(values: list[int] | Tensor) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.int32).to(device)
-
-        self.count, self.widest = len(first), max(heights) * layout.block
-        self.first_row, self.rows, self.begin, self.kept = (place(v) for v in (first, heights, begins, kept))
-        self.column, self.block_id = place(torch.cat(columns)), place(torch.cat(block_ids))
-        pieces = [(g, j) for g in range(len(first)) for j in range(kept[g])]
-        self.group_of = place([g for g, _ in pieces])
-        self.column_of = place([int(columns[g][j]) for g, j in pieces])
-        self.first_id = place([int(block_ids[g][j]) for g, j in pieces])
-        self.kept_of = place([kept[g] for g, _ in pieces])
-
-
-@lru_cache(maxsize=256)
-def _groups(layout: Layout, device: torch.device, transposed: bool) -> _Groups:
-    return _Groups(layout, device, transposed)
-
-
-def _tile(widest: int, block: int, dtype: torch.dtype) -> dict[str, Any]:
-    precision = "ieee" if dtype == torch.float32 else "tf32"  # the latter has no meaning for 16-bit inputs
-    return {
-        "BN": max(16, triton.next_power_of_2(widest)),
-        "BK": max(16, triton.next_power_of_2(block)),
-        "PRECISION": precision,
-        "WIDEN": INTERPRETED and dtype == torch.bfloat16,  # the interpreter multiplies the bits of bfloat16
-    }
-
-
-def _multiply(
-    x: Tensor, weight: Tensor, layout: Layout, transposed: bool, bias: Tensor | None, z: Tensor | None, u: Tensor | None
-) -> Tensor:
-    """x times the (transposed) block-sparse matrix, plus z u^T and bias."""
-    groups = _groups(layout, x.device, transposed)
-    b, rank = layout.block, 0 if u is None else u.shape[1]
-    out = (layout.mask.shape[1] if transposed else layout.mask.shape[0]) * b
-    y = torch.empty(len(x), out, dtype=x.dtype, device=x.device)
-    if not len(x):
-        return y
-    tile = _tile(groups.widest, b, x.dtype)
-    rows = 16 if INTERPRETED else 128
-    _forward_kernel[(triton.cdiv(len(x), rows), groups.count)](
-        x, weight, y, x if z is None else z, x if u is None else u, x if bias is None else bias, groups.first_row, groups.rows,
-        groups.begin, groups.kept, groups.column, groups.block_id, len(x), x.shape[1], out, *((1, b) if transposed else (b, 1)),
-        b=b, rank=rank, has_bias=bias is not None, BM=rows, BR=max(16, triton.next_power_of_2(max(rank, 1))), **tile,
-    )  # fmt: skip
-    return y
-
-
-def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor, layout: Layout) -> Tensor:
-    groups = _groups(layout, x.device, False)
-    dw = torch.empty_like(weight)
-    if layout.nnz:
-        tile = _tile(groups.widest, layout.block, x.dtype)
-        _weight_kernel[(len(groups.group_of),)](
-            dy, x, dw, groups.first_row, groups.rows, groups.group_of, groups.column_of, groups.first_id, groups.kept_of, len(x),
-            x.shape[1], dy.shape[1], b=layout.block, BM=32 if INTERPRETED else 64, **tile,
-        )  # fmt: skip
-    return dw
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None, u: Tensor | None, v: Tensor | None
-    ) -> Tensor:
-        z = None if v is None else (x @ v).contiguous()
-        ctx.layout = layout
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(x, weight, u, v, z)
-        return _multiply(x, weight, layout, False, bias, z, u)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, u, v, z = ctx.saved_tensors
-        dy = gradients[0].contiguous()
-        dz = None if u is None else (dy @ u).contiguous()
-        wants = ctx.needs_input_grad
-        dx = _multiply(dy, weight, ctx.layout, True, None, dz, v) if wants[0] else None
-        dw = _weight_gradient(dy, x, weight, ctx.layout) if wants[1] else None
-        dbias = dy.sum(0) if ctx.has_bias else None
-        du = None if u is None else dy.T @ z
-        dv = None if dz is None else x.T @ dz
-        return dx, dw, None, dbias, du, dv
+    Raises:
+        ValueError: as ``forward``.
+    """
+    g = dy.new_empty(len(dy), 0) if u is None else dy @ u
+    dx = _dds(dy, weight, layout, True, None, g, v, config) if wants_dx else dy.new_empty(0)
+    dweight = _sdd(dy, x, weight, layout, weight_config)
+    if u is None:
+        return dx, dweight, dy.new_empty(0), dy.new_empty(0)
+    return dx, dweight, dy.T @ z, x.T @ g
 
 
 def linear(
-    x: Tensor,
-    weight: Tensor,
-    layout: Layout,
-    bias: Tensor | None = None,
-    u: Tensor | None = None,
-    v: Tensor | None = None,
+    x: Tensor, weight: Tensor, layout: Layout, bias: Tensor | None = None, u: Tensor | None = None, v: Tensor | None = None
 ) -> Tensor:
-    """y = x W^T + (x v) u^T + bias on contiguous x [tokens, in]; float32, bfloat16 or float16, gradients for all.
+    """``forward``'s y with gradients for every tensor; also under ``torch.compile``.
 
     Raises:
-        ValueError: another dtype, or a tensor on the CPU without Triton's interpreter.
+        ValueError: as ``forward``.
     """
-    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"the Triton kernel takes float32, bfloat16 and float16; got {x.dtype}")
-    if x.device.type != "cuda" and not INTERPRETED:
-        raise ValueError(
-            f"the Triton kernel needs a GPU; x is on {x.device}. Use backend='cpu', or set TRITON_INTERPRET=1 to test"
-        )
-    return _Linear.apply(x, weight, layout, bias, u, v)
+    return _forward_op(x, weight, layout.mask, bias, u, v)[0]
+
+
+def _dds(
+    x: Tensor, weight: Tensor, layout: Layout, transposed: bool, bias: Tensor | None, z: Tensor, u: Tensor | None,
+    config: Config | None,
+) -> Tensor:  # fmt: skip
+    _check(x, layout)
+    x, z, weight = _rows(x), _rows(z), weight.contiguous()
+    u = None if u is None or not u.shape[1] else _rows(u)
+    bias = None if bias is None else bias.contiguous()
+    tokens = len(x)
+    y = x.new_empty(tokens, layout.in_features if transposed else layout.out_features)
+    if not tokens:
+        return y
+    rank = 0 if u is None else u.shape[1]
+
+    def run(chosen: Config, _: bool) -> None:
+        t = _tiles(layout, chosen, transposed, x.device)
+        tail = triton.cdiv(rank, chosen.k) * (chosen.k // t.granule)  # granules of the low-rank term in every tile
+        entries = t.entries + t.count * tail
+        packed = x.new_empty(entries * t.granule, chosen.n)
+        if entries:
+            kernels.pack[(entries,)](
+                weight, u, packed, t.source, t.starts, t.owner, t.rows,
+                t.entries, rank, tail, 0 if u is None else u.stride(0), t.row_stride, t.column_stride,
+                S=t.granule, BN=chosen.n, STEP=chosen.k // t.granule, LOW_RANK=rank > 0, num_warps=4,
+            )  # fmt: skip
+        kernels.dds[(t.count * triton.cdiv(tokens, chosen.m),)](
+            x, z, packed, t.rows, t.columns, t.starts, bias, y,
+            tokens, t.count, rank, tail, x.stride(0), z.stride(0), y.stride(0),
+            S=t.granule, BM=chosen.m, BN=chosen.n, BK=chosen.k, HAS_BIAS=bias is not None, LOW_RANK=rank > 0,
+            PRECISION=_precision(x.dtype), WIDEN=_widen(x.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+
+    if config is None:
+        what = "input gradient" if transposed else "forward"
+        config, _ = _chosen(what, layout, x, rank > 0, run)
+    with _device(x):
+        run(config, transposed)
+    return y
+
+
+def _sdd(dy: Tensor, x: Tensor, weight: Tensor, layout: Layout, config: tuple[Config, bool] | None) -> Tensor:
+    _check(x, layout)
+    dy, x = _rows(dy), _rows(x)
+    tokens, precision = len(x), _precision(x.dtype)
+    if not tokens or not layout.nnz:
+        return torch.zeros_like(weight, memory_format=torch.contiguous_format)
+    dweight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+    def run(chosen: Config, transposed: bool) -> None:
+        t = _tiles(layout, chosen, transposed, x.device, over_tokens=True)
+        left, right = (x, dy) if transposed else (dy, x)
+        steps = len(t.owner)
+        # about two programs per processor, but at least eight steps of the sum in each
+        splits = max(1, min(triton.cdiv(2 * _processors(x.device), steps), triton.cdiv(tokens, 8 * chosen.m)))
+        share = triton.cdiv(triton.cdiv(tokens, splits), chosen.m) * chosen.m
+        splits = triton.cdiv(tokens, share)
+        parts = dweight if splits == 1 else x.new_empty(splits, weight.numel(), dtype=torch.float32)
+        kernels.sdd[(steps, splits)](
+            left, right, t.rows, t.columns, t.source, t.owner, parts,
+            tokens, share, left.stride(0), right.stride(0), weight.numel(), t.row_stride, t.column_stride,
+            S=t.granule, BM=chosen.m, BN=chosen.n, BK=chosen.k, PRECISION=precision, WIDEN=_widen(x.dtype),
+            num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+        if splits > 1:
+            dweight.view(-1).copy_(parts.sum(0))
+
+    if config is None:
+        config = _chosen("weight gradient", layout, x, False, run)
+    with _device(x):
+        run(*config)
+    return dweight
+
+
+def _tiles(
+    layout: Layout, config: Config, transposed: bool, device: torch.device | None = None, over_tokens: bool = False
+) -> Tiles:
+    edge = granule(layout.block, min(config.n, config.k, 64))
+    return tiles(layout, transposed, edge, config.n // edge, config.k // edge, device or torch.device("cpu"))
+
+
+def _score(t: Tiles, config: Config, itemsize: int, balance: float, over_tokens: bool) -> float:
+    """Time per token, in bytes of L2 traffic: the slower of arithmetic and reading."""
+    columns = t.entries * t.granule
+    if over_tokens:
+        reads = (1 + config.n / config.k) * itemsize
+    else:
+        reads = (1 + config.n / config.m) * itemsize
+    return columns * max(2 * config.n / balance, reads)
+
+
+_choices: dict[tuple[Any, ...], tuple[Config, bool]] = {}
+
+
+def _chosen(
+    what: str, layout: Layout, x: Tensor, low_rank: bool, run: Callable[[Config, bool], None]
+) -> tuple[Config, bool]:
+    """The tile shape for this product: the rule's first that fits the device, or the fastest of its first few."""
+    over_tokens = what == "weight gradient"
+    key = (what, layout, x.dtype, _precision(x.dtype), low_rank, (len(x) - 1).bit_length(), x.device)
+    if key in _choices:
+        return _choices[key]
+    ranked = candidates(layout, x.dtype, what)
+    if INTERPRETED:
+        return ranked[0]
+    room = getattr(torch.cuda.get_device_properties(x.device), "shared_memory_per_block_optin", 99 * 1024)
+    ranked = [c for c in ranked if c[0].bytes(x.dtype.itemsize, over_tokens) <= room] or ranked[-1:]
+    if os.environ.get("SHEAF_TRITON_TUNE", "1") == "0" or torch.cuda.is_current_stream_capturing():
+        return ranked[0]
+    with _device(x):
+        _choices[key] = _fastest(ranked[:_TIMED], run)
+    return _choices[key]
+
+
+def _fastest(ranked: Iterable[tuple[Config, bool]], run: Callable[[Config, bool], None]) -> tuple[Config, bool]:
+    timed = []
+    for config, transposed in ranked:
+        try:
+            milliseconds = do_bench(lambda c=config, t=transposed: run(c, t), 5, 20, return_mode="median")
+        except (OutOfResources, PTXASError):  # registers or shared memory of this device
+            continue
+        timed.append((milliseconds, config, transposed))
+    if not timed:
+        raise RuntimeError("no tile shape fits this GPU; use backend='reference'")
+    return min(timed, key=lambda c: c[0])[1:]
+
+
+def _precision(dtype: torch.dtype) -> str:
+    if dtype != torch.float32:
+        return "ieee"  # without meaning for 16-bit products
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def _widen(dtype: torch.dtype) -> bool:
+    return INTERPRETED and dtype == torch.bfloat16
+
+
+@lru_cache
+def _processors(device: torch.device) -> int:
+    return _INTERPRETED_PROCESSORS if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _device(x: Tensor) -> torch.cuda.device:
+    return torch.cuda.device(x.device if x.is_cuda else -1)  # Triton launches on the current device; -1 changes nothing
+
+
+def _rows(t: Tensor) -> Tensor:
+    """The tensor itself when its rows are contiguous, at whatever distance."""
+    return t if t.stride(-1) == 1 or not t.numel() else t.contiguous()
+
+
+def _check(x: Tensor, layout: Layout) -> None:
+    if not x.is_cuda and not INTERPRETED:
+        raise ValueError(f"the Triton kernel runs on a GPU; got tensors on {x.device}, use another backend or move them")
+    if x.dtype not in _DTYPES:
+        raise ValueError(f"the Triton kernel takes float32, bfloat16 and float16; got {x.dtype}, use backend='reference'")
+    granule(layout.block, 16)
+    if layout.nnz * layout.block**2 >= 2**31:
+        raise ValueError("the Triton kernel addresses fewer than 2^31 weights; split the layer")
+
+
+@lru_cache(maxsize=512)
+def _layout(mask: bytes, rows: int, columns: int, block: int) -> Layout:
+    return Layout(torch.frombuffer(bytearray(mask), dtype=torch.bool).reshape(rows, columns), block)
+
+
+def _layout_of(mask: Tensor, weight: Tensor) -> Layout:
+    return _layout(mask.numpy().tobytes(), *mask.shape, weight.shape[1])
+
+
+@torch.library.custom_op("sheaf::block_sparse_triton", mutates_args=())
+def _forward_op(
+    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, u: Tensor | None, v: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    return forward(x, weight, _layout_of(mask, weight), bias, u, v)
+
+
+@torch.library.custom_op("sheaf::block_sparse_triton_backward", mutates_args=())
+def _backward_op(
+    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, mask: Tensor, u: Tensor | None, v: Tensor | None, wants_dx: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return backward(dy, x, z, weight, _layout_of(mask, weight), u, v, wants_dx=wants_dx)
+
+
+@_forward_op.register_fake
+def _(
+    x: Tensor, weight: Tensor, mask: Tensor, bias: Tensor | None, u: Tensor | None, v: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    y = x.new_empty(x.shape[0], mask.shape[0] * weight.shape[1])
+    return y, x.new_empty(x.shape[0], 0 if v is None else v.shape[1])
+
+
+@_backward_op.register_fake
+def _(
+    dy: Tensor, x: Tensor, z: Tensor, weight: Tensor, mask: Tensor, u: Tensor | None, v: Tensor | None, wants_dx: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dx, dw, du, dv = (
+        x.new_empty(0) if t is None else x.new_empty(t.shape) for t in (x if wants_dx else None, weight, u, v)
+    )
+    return dx, dw, du, dv
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, mask, bias, u, v = inputs
+    ctx.save_for_backward(x, weight, mask, u, v, output[1])
+    ctx.has_bias = bias is not None
+
+
+def _gradients(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, mask, u, v, z = ctx.saved_tensors
+    wants_dx = ctx.needs_input_grad[0]
+    dx, dweight, du, dv = _backward_op(dy, x, z, weight, mask, u, v, wants_dx)
+    dbias = dy.sum(0) if ctx.has_bias else None
+    return dx if wants_dx else None, dweight, None, dbias, *((None, None) if u is None else (du, dv))
+
+
+_forward_op.register_autograd(_gradients, setup_context=_keep)

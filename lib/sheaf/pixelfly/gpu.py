@@ -1,85 +1,60 @@
-"""The layers of the paper on a GPU: our Triton kernel against cuBLAS, by CUDA events, in turn, with a cold cache."""
+"""The layers of the paper on a GPU: our Triton kernel, cuBLAS and what else a user could take, timed in turn."""
 
-import statistics
-from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
-from sheaf.pixelfly.hardware import LAYERS, Layer
-from sheaf.pixelfly.patterns import plan
-from sheaf_kernels.block_sparse import Layout, block_sparse_linear, from_dense
+from sheaf_kernels.block_sparse import gpu_benchmark
+from sheaf_kernels.block_sparse.gpu_benchmark import LAYERS, Layer, cell_layout
 
-__all__ = ["layers", "speedups"]
+__all__ = ["layers", "left_out", "speedups"]
 
-
-def _milliseconds(arms: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time of every arm in every round, in turn; the second-level cache is overwritten before each."""
-    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
-    found: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(rounds + 3):
-        for name, run in arms.items():
-            flush.zero_()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            run()
-            end.record()
-            torch.cuda.synchronize()
-            if turn >= 3:
-                found[name].append(start.elapsed_time(end))
-    return found
+_CELLS, _FACTORS = 16, 3  # 4 of 16 cells in every row: a density of 1/4
 
 
 @cache
-def _measure(layer: Layer, density: float, rounds: int, block: int = 32) -> dict[str, dict[str, list[float]]]:
-    if not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device here; the GPU profile needs one")
-    generator = torch.Generator("cuda").manual_seed(0)
-    kind = {"device": "cuda", "dtype": torch.bfloat16}
-    x, w, dy = (
-        torch.randn(s, generator=generator, **kind)  # type: ignore[call-overload]
-        for s in ((layer.tokens, layer.in_), (layer.out, layer.in_), (layer.tokens, layer.out))
-    )
-    layout = Layout(torch.from_numpy(plan("flat", layer.out, layer.in_, block, density).mask), block)
-    blocks = from_dense(w, layout).contiguous()
-    x.requires_grad_(), w.requires_grad_(), blocks.requires_grad_()
-
-    def dense() -> torch.Tensor:
-        return F.linear(x, w)
-
-    def sparse() -> torch.Tensor:
-        return block_sparse_linear(x, blocks, layout, backend="triton")
-
-    def both(run: Callable[[], torch.Tensor], weight: torch.Tensor) -> object:
-        return torch.autograd.grad(run(), [x, weight], dy)
-
-    return {
-        "forward": _milliseconds({"cuBLAS": dense, "ours": sparse}, rounds),
-        "both": _milliseconds({"cuBLAS": lambda: both(dense, w), "ours": lambda: both(sparse, blocks)}, rounds),
-    }
+def _rows(layer: Layer, rounds: int) -> list[dict[str, Any]]:
+    layout = cell_layout(layer.out, layer.in_, _CELLS, _FACTORS)
+    return gpu_benchmark.measure(layer, layout, rank=64, rounds=rounds, limits=_machine())
 
 
-def layers(rounds: int, density: float = 0.25) -> pd.DataFrame:
-    """Every layer shape of the paper in bfloat16: milliseconds, speed-up, Top/s and GB/s.
+@cache
+def _machine() -> dict[str, float | str]:
+    return gpu_benchmark.machine()
+
+
+def layers(rounds: int) -> pd.DataFrame:
+    """Every layer shape of the paper in bfloat16 at a density of 1/4, every arm, forward and backward.
+
+    Returns:
+        One row per layer, pass and arm: milliseconds of the device and of the host, the limit of the device (ms), TFLOP/s
+        and GB/s by the layer's definition, and the speed-up over cuBLAS; medians over rounds.
 
     Raises:
-        RuntimeError: no GPU.
+        RuntimeError: no GPU, or a result is wrong.
     """
-    rows = []
-    for layer in LAYERS:
-        for what, times in _measure(layer, density, rounds).items():
-            dense, ours = (statistics.median(times[k]) for k in ("cuBLAS", "ours"))
-            products = 1 if what == "forward" else 3
-            operations = products * 2 * layer.tokens * layer.in_ * layer.out * density
-            traffic = products * 2 * layer.tokens * (layer.in_ + layer.out)
-            rows.append((layer.name, what, dense, ours, dense / ours, operations / ours / 1e9, traffic / ours / 1e6))
-    return pd.DataFrame(rows, columns=["layer", "what", "cuBLAS (ms)", "ours (ms)", "speed-up", "Top/s", "GB/s"])
+    rows = [row for layer in LAYERS for row in gpu_benchmark.summary(_rows(layer, rounds))]
+    names = {
+        "layer": "layer", "pass": "pass", "arm": "arm", "ms": "ms", "limit_ms": "limit (ms)", "host_ms": "host (ms)",
+        "tflops": "TFLOP/s", "gbytes_s": "GB/s", "speed_up": "speed-up",
+    }  # fmt: skip
+    return pd.DataFrame(rows)[list(names)].rename(columns=names)
 
 
-def speedups(what: str, rounds: int = 15) -> np.ndarray:
-    """25088 x 768 to 3072 at a quarter: cuBLAS time over ours per round, ``what`` being "forward" or "both"."""
-    times = _measure(LAYERS[1], 0.25, rounds)[what]
-    return np.array(times["cuBLAS"]) / np.array(times["ours"])
+def left_out(rounds: int) -> pd.DataFrame:
+    """Arms that could not run at a layer, and the reason each gave."""
+    rows = [(r["layer"], r["arm"], r["left_out"]) for layer in LAYERS for r in _rows(layer, rounds) if "left_out" in r]
+    return pd.DataFrame(rows, columns=["layer", "arm", "reason"])
+
+
+def speedups(what: str, rounds: int) -> np.ndarray:
+    """25088 x 768 to 3072 at 1/4: time of cuBLAS over ours, per round; ``what`` is "forward" or "forward and backward".
+
+    Raises:
+        RuntimeError: no GPU, or a result is wrong.
+    """
+    timed = [r for r in _rows(LAYERS[0], rounds) if r.get("pass") == what]
+    by_arm = {arm: np.array([r["ms"] for r in timed if r["arm"] == arm]) for arm in ("cuBLAS, dense", "block sparse")}
+    return by_arm["cuBLAS, dense"] / by_arm["block sparse"]
