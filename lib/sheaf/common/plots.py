@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 __all__ = [
-    "COLOURS", "GREY", "INK", "blocks", "compare_points", "curves", "direct_label", "figure", "heat_map", "intervals",
-    "plain_log", "png_bytes", "svg_bytes",
+    "COLOURS", "GREY", "INK", "blocks", "compare_points", "curves", "direct_label", "direct_labels", "figure", "heat_map",
+    "intervals", "plain_log", "png_bytes", "svg_bytes",
 ]  # fmt: skip
 
 # Okabe and Ito's colour-blind safe set, without its black and yellow, which vanish on dark and on light pages.
@@ -77,6 +77,30 @@ def png_bytes(fig: Figure, dpi: int = 90) -> bytes:
 def direct_label(ax: Axes, x: float, y: float, text: str, colour: str, *, dx: float = 4, dy: float = 0) -> None:
     """Name a line or a mark where it stands, instead of in a legend. Offsets in points."""
     ax.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", color=colour, va="center", fontsize=8)
+
+
+def direct_labels(ax: Axes, marks: Sequence[tuple[float, float, str, str]], *, dx: float = 5, gap: float = 10) -> None:
+    """Name several marks (x, y, text, colour) where they stand, apart from each other; call it when scales and limits are set.
+
+    Names that would cover one another move up and down equally, ``gap`` points apart; offsets in points.
+    """
+    scale = 72 / ax.figure.dpi
+    at = [scale * ax.transData.transform((x, y)) for x, y, _, _ in marks]
+    heights = [float(y) for _, y in at]
+    for _ in range(100):
+        order = sorted(range(len(marks)), key=heights.__getitem__)
+        close = [
+            (low, high) for i, low in enumerate(order) for high in order[i + 1 :]
+            if abs(at[low][0] - at[high][0]) < 60 and heights[high] - heights[low] < gap - 0.1
+        ]  # fmt: skip
+        if not close:
+            break
+        for low, high in close:
+            push = max(0.0, gap - (heights[high] - heights[low])) / 2
+            heights[low] -= push
+            heights[high] += push
+    for (x, y, text, colour), height, (_, own) in zip(marks, heights, at, strict=True):
+        direct_label(ax, x, y, text, colour, dx=dx, dy=height - float(own))
 
 
 def plain_log(axis: Axis, ticks: Sequence[float] = (1, 2, 5)) -> None:

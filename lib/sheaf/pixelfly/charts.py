@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from sheaf.common.plots import COLOURS, GREY, curves, direct_label, figure, intervals, plain_log
+from sheaf.common.plots import COLOURS, GREY, curves, direct_label, direct_labels, figure, intervals, plain_log
 from sheaf.common.stats import interval
 from sheaf.pixelfly.hardware import DEVICES, Layer, largest_speedup
 from sheaf.pixelfly.speed import ratio
@@ -149,10 +149,11 @@ def attention(frame: pd.DataFrame) -> Figure:
     fig, ax = figure(width=6.0, height=3.2)
     for i, arm in enumerate(table):
         ax.plot(table.index, table[arm], MARKS[i] + "-", color=COLOURS[i], ms=4)
-        direct_label(ax, table.index[-1], table[arm].iloc[-1], str(arm), COLOURS[i], dy=5 if i % 2 else -4)
     plain_log(ax.xaxis)
     plain_log(ax.yaxis)
     ax.set_xlim(right=table.index[-1] * 2.2)
+    last = table.index[-1]
+    direct_labels(ax, [(last, float(table[arm].iloc[-1]), str(arm), COLOURS[i]) for i, arm in enumerate(table)])
     ax.set_xlabel("tokens")
     ax.set_ylabel("forward and backward (ms)")
     return fig
@@ -176,21 +177,23 @@ def ntk(found: pd.DataFrame, accuracy: pd.DataFrame) -> Figure:
         ax.set_title(f"{norm} (grey: other seeds)", fontsize=9)
     raw = found[found["norm"] == "raw"].groupby("arm")["distance"].mean()
     at = accuracy.set_index("arm")["accuracy (%)"]
-    for i, arm in enumerate(a for a in order if a in at):
+    shown = [a for a in order if a in at]
+    for i, arm in enumerate(shown):
         axes[2].plot(raw[arm], at[arm], MARKS[i % 6], color=COLOURS[i % 6], ms=6)
-        direct_label(axes[2], raw[arm], at[arm], arm, COLOURS[i % 6], dx=5)
-    axes[2].margins(x=0.45)
+    axes[2].margins(x=0.6)
+    direct_labels(axes[2], [(raw[arm], at[arm], arm, COLOURS[i % 6]) for i, arm in enumerate(shown)])
     axes[2].set_xlabel("raw distance")
     axes[2].set_ylabel("test accuracy (%)")
     return fig
 
 
-def rank_shares(shares: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
-    """Accuracy against the low-rank share and against the block, mean with every seed's value."""
-    fig, axes = figure(1, 2, height=2.9, sharey=True)
+def rank_shares(shares: pd.DataFrame, sizes: pd.DataFrame, strides: pd.DataFrame) -> Figure:
+    """Accuracy against the low-rank share, the block and the maximum stride, mean with every seed's value."""
+    fig, axes = figure(1, 3, height=2.9, sharey=True, gridspec_kw={"width_ratios": [1.4, 1.1, 1]})
     for ax, frame, column, label in (
         (axes[0], shares, "share", "share of the low rank"),
         (axes[1], sizes, "size", "block"),
+        (axes[2], strides, "reach", "maximum stride"),
     ):
         values = sorted(frame[column].unique())
         at = np.arange(len(values))

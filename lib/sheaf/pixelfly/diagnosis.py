@@ -1,6 +1,6 @@
 """Controls for the question why Pixelfly trails: its parts apart from each other, and what either term gives at the start."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,50 @@ from sheaf.pixelfly.miniature import make
 from sheaf.pixelfly.patterns import Plan, plan
 from sheaf.pixelfly.train import accuracy, fit
 
-__all__ = ["gains", "move_blocks", "random_and_rank", "train_random_and_rank"]
+__all__ = ["gains", "move_blocks", "random_and_rank", "replace_masks", "train_random_and_rank"]
 
 
-def move_blocks(model: nn.Module, seed: int) -> int:
-    """Put every Pixelfly layer's blocks at random places, as many as before; rank, mixing and start stay.
+def replace_masks(model: nn.Module, seed: int, draw: Callable[[np.ndarray, int, int], np.ndarray]) -> int:
+    """Give every Pixelfly layer another mask with as many blocks; rank, mixing and start stay.
+
+    Args:
+        draw: (mask, block, which layer) -> new mask.
 
     Returns:
         How many layers were changed.
+
+    Raises:
+        ValueError: a new mask has another number of blocks.
     """
     found = [(p, c, m) for p in model.modules() for c, m in p.named_children() if isinstance(m, PixelflyLinear)]
     for i, (parent, child, old) in enumerate(found):
-        rows, columns = old.mask.shape
-        mask = masks.random_blocks(rows, columns, old.layout.nnz, np.random.default_rng([seed, i, 3]))
+        before = np.asarray(old.mask)
+        mask = draw(before, old.block, i)
+        if mask.shape != before.shape or mask.sum() != before.sum():
+            raise ValueError(
+                f"a new mask must be {list(before.shape)} with {int(before.sum())} blocks; "
+                f"got {list(mask.shape)} with {int(mask.sum())}"
+            )
         new = PixelflyLinear(
             old.in_features, old.out_features, Plan(mask, old.block, old.rank), bias=old.bias is not None, mix=old.mix,
             init=old.init, backend=old.backend, generator=torch.Generator().manual_seed(seed * 1_000_003 + i),
         )  # fmt: skip
         setattr(parent, child, new)
     return len(found)
+
+
+def move_blocks(model: nn.Module, seed: int) -> int:
+    """Put every Pixelfly layer's blocks at random places, as many as before.
+
+    Returns:
+        How many layers were changed.
+    """
+
+    def draw(mask: np.ndarray, _: int, i: int) -> np.ndarray:
+        rows, columns = mask.shape
+        return masks.random_blocks(rows, columns, int(mask.sum()), np.random.default_rng([seed, i, 3]))
+
+    return replace_masks(model, seed, draw)
 
 
 def train_random_and_rank(job: Job) -> dict[str, Any]:

@@ -7,13 +7,14 @@ from scipy.stats import spearmanr
 
 from sheaf.common.stats import interval
 from sheaf.pixelfly import count
+from sheaf.pixelfly.accuracy import differences
 from sheaf.pixelfly.product import ProductButterflyLinear
 from sheaf.pixelfly.speed import peak, ratio
 from sheaf_kernels.block_sparse.benchmark import efficiency
 
 __all__ = [
-    "attention", "forms", "language", "layers", "listops", "low_rank", "ntk", "ntk_margin", "ntk_order", "peers", "shares",
-    "split", "step_ratios", "steps", "worst_efficiency",
+    "attention", "forms", "language", "layers", "listops", "low_rank", "ntk", "ntk_margin", "ntk_order", "parts", "peers",
+    "shares", "split", "step_ratios", "steps", "worst_efficiency",
 ]  # fmt: skip
 
 LAYER = ["in", "out", "block", "asked", "density", "dtype"]
@@ -60,6 +61,24 @@ def worst_efficiency(frame: pd.DataFrame, block: int, density: float) -> np.ndar
     chosen = frame[(frame["block"] == block) & (frame["asked"] == density)]
     found = [_efficiency(part) for _, part in chosen.groupby(["in", "out"], sort=False)]
     return min(found, key=np.median) if found else np.array([])
+
+
+def parts(runs: pd.DataFrame) -> pd.DataFrame:
+    """What the two parts of Pixelfly add to accuracy, each with and without the other: points, paired by seed.
+
+    Args:
+        runs: of "pixelfly", "flat", "random block" and "random block + low rank", as `accuracy.diagnosis` and
+            `diagnosis.random_and_rank` give them.
+    """
+    pairs = {
+        "low rank beside a butterfly": ("pixelfly", "flat"),
+        "low rank beside random blocks": ("random block + low rank", "random block"),
+        "butterfly instead of random blocks": ("flat", "random block"),
+        "the same beside a low rank": ("pixelfly", "random block + low rank"),
+    }
+    found = {name: interval(differences(runs, arm, base)) for name, (arm, base) in pairs.items()}
+    rows = [(name, at.estimate, at.low, at.high, at.n) for name, at in found.items()]
+    return pd.DataFrame(rows, columns=["part", "points", "low", "high", "seeds"])
 
 
 def peers(frame: pd.DataFrame, in_: int, out: int, tokens: int) -> pd.DataFrame:
@@ -219,11 +238,16 @@ def ntk_order(found: pd.DataFrame, runs: pd.DataFrame, resamples: int = 2000) ->
     return np.array(draws)
 
 
-def shares(rank: pd.DataFrame, sizes: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy per low-rank share and per block, with bounds."""
-    first = _means(rank, "share", "accuracy").rename(columns={"share": "value"}).assign(varied="low-rank share")
-    second = _means(sizes, "size", "accuracy").rename(columns={"size": "value"}).assign(varied="block (flat)")
-    return pd.concat([first, second], ignore_index=True)[["varied", "value", "accuracy", "low", "high", "seeds"]]
+def shares(rank: pd.DataFrame, sizes: pd.DataFrame, strides: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy per low-rank share, per block and per maximum stride, with bounds."""
+    parts = [
+        _means(frame, column, "accuracy").rename(columns={column: "value"}).assign(varied=name)
+        for frame, column, name in (
+            (rank, "share", "low-rank share"), (sizes, "size", "block (flat)"),
+            (strides, "reach", "maximum stride (flat, blocks of 4)"),
+        )
+    ]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)[["varied", "value", "accuracy", "low", "high", "seeds"]]
 
 
 def split(runs: pd.DataFrame) -> pd.DataFrame:
