@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sheaf_kernels.block_sparse import Layout, block_sparse_linear, from_dense, gpu_benchmark, reference, to_dense
+from sheaf_kernels.block_sparse.triton_groups import groups
 from sheaf_kernels.block_sparse.triton_tiles import granule, tiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +78,10 @@ def ask() -> Iterator[Callable[..., None]]:
 def make_layout(kind: str, rows: int, columns: int, block: int) -> Layout:
     if kind == "full":
         return Layout(torch.ones(rows, columns, dtype=torch.bool), block)
+    if kind == "pairs":  # stride 1 on 4 cells: two closed groups
+        i = torch.arange(4)
+        small = (i[:, None] == i) | (i[:, None] ^ 1 == i)
+        return Layout(small[torch.arange(rows) * 4 // rows][:, torch.arange(columns) * 4 // columns], block)
     if kind == "butterfly":  # strides 1 and 2 on 4 cells, stretched
         i = torch.arange(4)
         small = (i[:, None] == i) | (i[:, None] ^ 1 == i) | (i[:, None] ^ 2 == i)
@@ -134,19 +139,29 @@ def agrees(kind: str, grid: list[int], block: int, tokens: int, rank: int, dtype
         close(found, expected[name], name)
 
 
-@check
-def every_tile_shape_agrees(kind: str, block: int, dtype: str) -> None:
-    from sheaf_kernels.block_sparse import triton
+def shapes(layout: Layout, dtype: torch.dtype, what: str, rank: int) -> list[Any]:
+    """Every tiled shape, and of the resident ones the best of three numbers of rows."""
+    from sheaf_kernels.block_sparse import triton, triton_choice
 
-    layout = make_layout(kind, 4, 6, block)
-    tensors = draw(layout, 70, 24, getattr(torch, dtype), bias=False)
+    apart = {c.height: (c, t) for c, t in triton_choice.resident(layout, dtype, what, rank)}
+    return [*triton.candidates(layout, dtype, what), *list(apart.values())[:3]]
+
+
+@check
+def every_tile_shape_agrees(kind: str, grid: list[int], block: int, dtype: str, resident: bool) -> None:
+    from sheaf_kernels.block_sparse import triton, triton_choice, triton_groups
+
+    layout = make_layout(kind, *grid, block)
+    assert bool(triton_choice.resident(layout, getattr(torch, dtype), "forward", 24)) == resident
+    tensors = draw(layout, 67, 24, getattr(torch, dtype), bias=False)
     expected = expected_of(layout, tensors)
     x, weight, dy, u, v = (tensors[k] for k in ("x", "weight", "dy", "u", "v"))
-    for config, _ in triton.candidates(layout, x.dtype, "forward"):
+    other = [(triton_choice.GROUPS, True)] if triton_groups.groups(layout) else []
+    for config, _ in [*shapes(layout, x.dtype, "forward", u.shape[1]), *other]:
         y, z = triton.forward(x, weight, layout, None, u, v, config=config)
         close(y, expected["y"], f"y by {config}")
-    weight_shapes = iter(triton.candidates(layout, x.dtype, "weight gradient"))
-    for config, _ in triton.candidates(layout, x.dtype, "input gradient"):
+    weight_shapes = iter([*other, *triton.candidates(layout, x.dtype, "weight gradient")])
+    for config, _ in [*shapes(layout, x.dtype, "input gradient", u.shape[1]), *other]:
         chosen = next(weight_shapes, None)
         dx, dweight, du, dv = triton.backward(dy, x, z, weight, layout, u, v, config=config, weight_config=chosen)
         for name, found in (("x", dx), ("weight", dweight), ("u", du), ("v", dv)):
@@ -231,7 +246,7 @@ def the_public_function_and_its_registration_hold() -> None:
 def the_fastest_shape_that_fits_is_taken() -> None:
     from triton.runtime.errors import OutOfResources
 
-    from sheaf_kernels.block_sparse import triton
+    from sheaf_kernels.block_sparse import triton, triton_choice
 
     ranked = triton.candidates(make_layout("full", 2, 2, 32), torch.bfloat16, "weight gradient")[:4]
 
@@ -245,13 +260,13 @@ def the_fastest_shape_that_fits_is_taken() -> None:
         function()
         return next(times)
 
-    before, triton.do_bench = triton.do_bench, timer
+    before, triton_choice.do_bench = triton_choice.do_bench, timer
     try:
-        assert triton._fastest(ranked, run) == ranked[2]
+        assert triton_choice._fastest(ranked, run) == ranked[2]
         with pytest.raises(RuntimeError, match="no tile shape fits"):
-            triton._fastest(ranked[:1], run)
+            triton_choice._fastest(ranked[:1], run)
     finally:
-        triton.do_bench = before
+        triton_choice.do_bench = before
 
 
 @check
@@ -281,48 +296,62 @@ def every_arm_of_the_benchmark_is_right(dtype: str) -> None:
     made, left_out = gpu_arms.arms(x, layout, rank=8)
     assert not set(left_out) - {"blksprs", "2:4 semi-structured"}
     kept = {k: a for k, a in made.items() if k not in ("blksprs", "2:4 semi-structured", "torch BSR")}
-    assert len(kept) == 6
+    assert len(kept) == 7
     for name, arm in kept.items():
         assert gpu_arms.check(arm, x, dy) is None, name
     broken = gpu_arms.Arm(lambda a, w: a @ w.T * 1.1, x, kept["cuBLAS, dense"].parameters, kept["cuBLAS, dense"].matrix, 1, 1)
     assert "result is off" in gpu_arms.check(broken, x, dy)
 
 
-@check
-def programs_for_a_hopper_gpu_use_its_tensor_cores() -> None:
-    """Compiled without a GPU: every candidate for 16-bit layers of the paper multiplies by wgmma and copies 16 bytes at once."""
+def compiled_for_hopper(name: str, config: Any, fixed: dict[str, Any]) -> Any:
+    """A program of bfloat16 layers, compiled without a GPU."""
     from triton import compile as build
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from sheaf_kernels.block_sparse import triton, triton_kernels
+    from sheaf_kernels.block_sparse import triton_kernels
+
+    program = getattr(triton_kernels, name)
+    values = {"x", "z", "packed", "bias", "y", "left", "right", "out", "weight", "u"}
+    tables = {"rows", "columns", "starts", "source", "owner"}
+    fixed = {
+        "S": 32, "BM": config.m, "BN": config.height, "BK": config.k, "HAS_BIAS": True, "PRECISION": "ieee", "WIDEN": False,
+        **fixed,
+    }  # fmt: skip
+    fixed = {k: v for k, v in fixed.items() if k in program.arg_names}
+    types = {
+        n: "constexpr" if n in fixed else "*bf16" if n in values else "*i32" if n in tables else "i32" for n in program.arg_names
+    }
+    if name == "dds_resident":  # a stride of 1 is compiled in
+        types["column_stride"], fixed = "constexpr", fixed | {"column_stride": 1}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(program.arg_names) if n not in (*fixed, "tiles", "tail")}
+    return build(
+        ASTSource(fn=program, signature=types, constexprs=fixed, attrs=aligned), target=GPUTarget("cuda", 90, 32),
+        options={"num_warps": config.warps, "num_stages": config.stages},
+    )  # fmt: skip
+
+
+@check
+def programs_for_a_hopper_gpu_use_its_tensor_cores() -> None:
+    """Compiled without a GPU: every form for 16-bit layers of the paper multiplies by wgmma and copies 16 bytes at once."""
+    from sheaf_kernels.block_sparse import triton, triton_choice
 
     layout = gpu_benchmark.cell_layout(2048, 512, 16, 3)
-    pointers = {
-        "dds": {"x", "z", "packed", "bias", "y"}, "sdd": {"left", "right", "out"},
-    }  # fmt: skip
-    tables = {"rows", "columns", "starts", "source", "owner"}
-    for name, what, low_rank in (("dds", "forward", True), ("dds", "input gradient", False), ("sdd", "weight gradient", False)):
-        config, _ = triton.candidates(layout, torch.bfloat16, what)[0]
-        program = getattr(triton_kernels, name)
-        fixed = {
-            "S": 32, "BM": config.m, "BN": config.n, "BK": config.k, "HAS_BIAS": True, "LOW_RANK": low_rank,
-            "PRECISION": "ieee", "WIDEN": False,
-        }  # fmt: skip
-        fixed = {k: v for k, v in fixed.items() if k in program.arg_names}
-        types = {
-            n: "constexpr" if n in fixed else "*bf16" if n in pointers[name] else "*i32" if n in tables else "i32"
-            for n in program.arg_names
-        }  # fmt: skip
-        aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(program.arg_names) if n not in (*fixed, "tiles", "tail")}
-        made = build(
-            ASTSource(fn=program, signature=types, constexprs=fixed, attrs=aligned), target=GPUTarget("cuda", 90, 32),
-            options={"num_warps": config.warps, "num_stages": config.stages},
-        )  # fmt: skip
+    for name, what, rank in (
+        ("dds", "forward", 32), ("dds", "input gradient", 0), ("sdd", "weight gradient", 0), ("dds_resident", "forward", 64),
+    ):  # fmt: skip
+        resident = name == "dds_resident"
+        config, _ = (triton_choice.resident(layout, torch.bfloat16, what, rank) if resident else
+                     triton.candidates(layout, torch.bfloat16, what))[0]  # fmt: skip
+        low, steps = -(-rank // config.k), 128 // config.k
+        fixed = {"LOW_RANK": rank > 0, "N1": config.n, "N2": config.n2, "STEPS": steps, "LOW": low}
+        made = compiled_for_hopper(name, config, fixed)
         assert "wgmma.mma_async" in made.asm["ptx"] and "mma.sync" not in made.asm["ptx"], what
-        assert "cp.async.cg.shared.global" in made.asm["ptx"], what
-        room = config.bytes(2, name == "sdd")
-        assert 0.9 * room <= made.metadata.shared <= 1.1 * room + 1024, f"{what}: {made.metadata.shared} is not {room}"
+        assert ("ld.global.v4" if resident else "cp.async.cg.shared.global") in made.asm["ptx"], what
+        room = config.bytes(2, name == "sdd", steps + low)
+        assert 0.9 * room <= made.metadata.shared <= 1.3 * room + 1024, f"{what}: {made.metadata.shared} is not {room}"
+    for low_rank in (False, True):
+        compiled_for_hopper("pack", triton_choice.Config(64, 128, 64, 4, 2), {"STEP": 2, "LOW_RANK": low_rank})
 
 
 # -------------------------------------------------------------------------------------------------------------------- tests
@@ -345,9 +374,17 @@ def test_it_computes_the_definition_and_its_gradients(
 
 
 @needs_triton
-@pytest.mark.parametrize(("kind", "block", "dtype"), [("butterfly", 32, "bfloat16"), ("random", 48, "float32")])
-def test_the_choice_of_tiles_does_not_matter(ask: Callable[..., None], kind: str, block: int, dtype: str) -> None:
-    ask("every_tile_shape_agrees", kind=kind, block=block, dtype=dtype)
+@pytest.mark.parametrize(
+    ("kind", "grid", "block", "dtype", "resident"),
+    [
+        ("butterfly", (4, 6), 32, "bfloat16", True), ("pairs", (8, 4), 48, "float16", True),
+        ("pairs", (4, 8), 16, "bfloat16", True), ("random", (4, 6), 48, "float32", False),
+    ],
+)  # fmt: skip
+def test_the_choice_of_form_and_tiles_does_not_matter(
+    ask: Callable[..., None], kind: str, grid: tuple[int, int], block: int, dtype: str, resident: int
+) -> None:
+    ask("every_tile_shape_agrees", kind=kind, grid=grid, block=block, dtype=dtype, resident=resident)
 
 
 @needs_triton
@@ -457,3 +494,15 @@ def test_dense_blocks_round_trip_in_the_form_that_peers_use() -> None:
     full = Layout(torch.ones(4, 2, dtype=torch.bool), 16)
     x = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(to_dense(from_dense(x, full), full), x)
+
+
+@pytest.mark.parametrize(("kind", "grid", "count"), [("pairs", (8, 16), 2), ("butterfly", (4, 4), None), ("full", (2, 3), None)])
+def test_closed_groups_are_the_runs_a_layout_never_leaves(kind: str, grid: tuple[int, int], count: int | None) -> None:
+    layout = make_layout(kind, *grid, 16)
+    found = groups(layout)
+    assert (found and found.count) == count
+    if found:
+        weight = torch.randn(layout.nnz, 16, 16)
+        dense = torch.zeros(found.count, found.rows, found.columns)
+        dense.view(-1)[found.index] = weight.reshape(-1)
+        assert torch.equal(torch.block_diag(*dense), to_dense(weight, layout))

@@ -68,6 +68,7 @@ def arms(x: Tensor, layout: Layout, rank: int = 0, seed: int = 0) -> tuple[dict[
         "block sparse": lambda: _own(x, weight, layout),
         "block sparse + low rank": lambda: _own(x, weight, layout, u, v),
         "block sparse, a block row a tile": lambda: _own_narrow(x, weight, layout),
+        "block sparse, closed groups": lambda: _own_groups(x, weight, layout),
         "batched products of cells": lambda: _cells(x, weight, layout),
         "masked dense": lambda: _masked(x, weight, layout),
         "torch BSR": lambda: _torch_bsr(x, weight, layout),
@@ -149,6 +150,24 @@ def _own_narrow(x: Tensor, weight: Tensor, layout: Layout) -> Arm:
     config = min((c for c, _ in kernel.candidates(layout, x.dtype, "forward")), key=lambda c: (abs(c.n - narrow), c.m))
     return Arm(
         lambda a, w: kernel.forward(a, w, layout, config=config)[0], x, (weight,), to_dense(weight, layout), weight.numel(), 0,
+        dense_gradients=None,
+    )  # fmt: skip
+
+
+def _own_groups(x: Tensor, weight: Tensor, layout: Layout) -> Arm:
+    """The forward pass by the form that multiplies whole closed groups, zeros included, in cuBLAS.
+
+    Raises:
+        ValueError: the layout has none.
+    """
+    from . import triton as kernel
+    from .triton_choice import GROUPS
+    from .triton_groups import groups
+
+    if groups(layout) is None:
+        raise ValueError("no closed groups in this layout")
+    return Arm(
+        lambda a, w: kernel.forward(a, w, layout, config=GROUPS)[0], x, (weight,), to_dense(weight, layout), weight.numel(), 0,
         dense_gradients=None,
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ time per call of many calls in a row, seen by the host. Every arm goes through a
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from torch import Tensor
 from .gpu_arms import Arm, arms, check, graph
 from .layout import Layout
 
-__all__ = ["LAYERS", "Layer", "cell_layout", "limit_ms", "machine", "measure", "summary"]
+__all__ = ["LAYERS", "Layer", "alternate", "cell_layout", "limit_ms", "machine", "measure", "summary"]
 
 _L2_BYTES = 256 * 2**20  # more than any cache
 _WAIT_CYCLES = 2_000_000  # about a millisecond, longer than the host needs to queue a call
@@ -96,7 +96,7 @@ def machine(dtype: torch.dtype = torch.bfloat16) -> dict[str, float | str]:
     source = torch.empty(2**29, device="cuda", dtype=torch.float32)
     to = torch.empty_like(source)
     calls: dict[str, Callable[[], object]] = {"product": lambda: a @ b, "copy": lambda: to.copy_(source)}
-    best = {name: min(row[name] for row in _alternate(calls, 20)) for name in calls}
+    best = {name: min(row[name] for row in alternate(calls, 20)) for name in calls}
     return {
         "device": torch.cuda.get_device_name(), "dtype": str(dtype).removeprefix("torch."),
         "tflops": 2e-9 * 8192**3 / best["product"], "gbytes_s": 2e-6 * source.nbytes / best["copy"],
@@ -167,7 +167,7 @@ def measure(
     for both in (False, True):
         calls = {k: _call(a, dy, both) for k, a in made.items() if not both or a.dense_gradients is not None}
         host = {name: _host_ms(call) for name, call in calls.items()}
-        for turn, taken in enumerate(_alternate(calls, rounds)):
+        for turn, taken in enumerate(alternate(calls, rounds)):
             for name, ms in taken.items():
                 shape = (layer.tokens, layer.in_, layer.out, made[name].multiplied)
                 operations = (6.0 if both else 2.0) * layer.tokens * made[name].multiplied
@@ -219,7 +219,7 @@ def _call(arm: Arm, dy: Tensor, both: bool) -> Callable[[], object]:
     return forward
 
 
-def _alternate(calls: dict[str, Callable[[], object]], rounds: int) -> Iterator[dict[str, float]]:
+def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterator[dict[str, float]]:
     """Milliseconds on the device for every call, in turn, each round starting with another; two first rounds are dropped."""
     flush = torch.empty(_L2_BYTES, dtype=torch.uint8, device="cuda")
     names = list(calls)

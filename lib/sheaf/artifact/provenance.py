@@ -99,7 +99,7 @@ def provenance(
             continue
     changed = _git(root, "status", "--porcelain", "--", *CODE)
     return {
-        "commit": _git(root, "rev-parse", "HEAD"),
+        "commit": _git(root, "rev-parse", "HEAD") or os.environ.get("SHEAF_COMMIT"),  # a copy without history can be told
         "dirty": None if changed is None else bool(changed),
         "packages": versions,
         "python": platform.python_version(),
