@@ -6,7 +6,7 @@ is, and every vector register is full however few modes there are. Lanes past th
 Channels that share their poles (MultiHyena: N x N channels a head) share their parameters in memory too, where N x N fills tiles.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,6 +26,16 @@ class Modes:
     packed: Tensor  # [groups, m, 4, 16]
     repeat: int  # channels that share a row of poles: C = H * repeat
 
+    channels: int = field(init=False)  # C, counted after sharing
+    order: int = field(init=False)  # m, complex modes a channel; the real degree is at most 2 m
+    tiles: int = field(init=False)  # tiles of 16 channels, the last one padded
+
+    def __post_init__(self) -> None:
+        # a step takes microseconds: what it asks for every time is worked out once
+        object.__setattr__(self, "channels", self.poles.shape[0] * self.repeat)
+        object.__setattr__(self, "order", self.poles.shape[1])
+        object.__setattr__(self, "tiles", -(-self.channels // TILE))
+
     @classmethod
     def pack(cls, poles: Tensor, residues: Tensor, h0: Tensor, repeat: int = 1) -> "Modes":
         """Arrange parameters for the kernels; done once per model.
@@ -44,7 +54,9 @@ class Modes:
                 f"got {list(poles.shape)}, {list(residues.shape)} and {repeat}"
             )
         if poles.dtype not in (torch.complex64, torch.complex128) or residues.dtype != poles.dtype:
-            raise ValueError(f"poles and residues must both be complex64 or complex128; got {poles.dtype} and {residues.dtype}")
+            raise ValueError(
+                f"poles and residues must both be complex64 or complex128; got {poles.dtype} and {residues.dtype}"
+            )
         rows, modes = poles.shape
         if h0.is_complex() or tuple(h0.shape) not in ((rows,), (rows * repeat,)):
             raise ValueError(f"h0 must be real, [{rows}] or [{rows * repeat}]; got {h0.dtype} {list(h0.shape)}")
@@ -62,21 +74,6 @@ class Modes:
             padded[: rows * repeat] = each
             packed = padded.view(tiles, TILE, modes, 4).permute(0, 2, 3, 1)
         return cls(poles, residues, h0.contiguous(), packed.contiguous(), repeat)
-
-    @property
-    def channels(self) -> int:
-        """C, counted after sharing."""
-        return self.poles.shape[0] * self.repeat
-
-    @property
-    def order(self) -> int:
-        """m, complex modes a channel; the real degree is at most 2 m."""
-        return self.poles.shape[1]
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of 16 channels, the last one padded."""
-        return -(-self.channels // TILE)
 
     @property
     def tiles_per_group(self) -> int:
@@ -119,15 +116,20 @@ class Modes:
         """
         if state.ndim != 3 or state.shape[1:] != (self.channels, self.order):
             raise ValueError(f"the state must be complex [B, {self.channels}, {self.order}]; got {list(state.shape)}")
-        parts = torch.view_as_real(state.to(torch.complex64 if self.packed.dtype == torch.float32 else torch.complex128))
+        parts = torch.view_as_real(
+            state.to(torch.complex64 if self.packed.dtype == torch.float32 else torch.complex128)
+        )
         padded = parts.new_zeros(state.shape[0], self.tiles * TILE, self.order, 2)
         padded[:, : self.channels] = parts
         return padded.view(-1, self.tiles, TILE, self.order, 2).permute(1, 0, 3, 4, 2).contiguous()
 
     def check(self, state: Tensor) -> None:
         """Raises ValueError when ``state`` is not what ``new_state`` gives for some batch size."""
-        wanted = (self.tiles, state.shape[1] if state.ndim > 1 else 0, self.order, 2, TILE)
-        if tuple(state.shape) != wanted or state.dtype != self.packed.dtype or state.device != self.packed.device:
+        shape = state.shape
+        if (
+            len(shape) != 5 or shape[0] != self.tiles or shape[2:] != (self.order, 2, TILE)
+            or state.dtype != self.packed.dtype or state.device != self.packed.device
+        ):  # fmt: skip
             raise ValueError(
                 f"the state must be {self.packed.dtype} [{self.tiles}, batch, {self.order}, 2, {TILE}] on {self.packed.device}, "
                 f"as new_state(batch) gives it; got {state.dtype} {list(state.shape)} on {state.device}"

@@ -17,7 +17,9 @@ def step(state: Tensor, z: Tensor, poles: Tensor, residues: Tensor, h0: Tensor) 
     return y.to(z.dtype), poles * state + z[..., None]
 
 
-def prefill(z: Tensor, poles: Tensor, residues: Tensor, h0: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def prefill(
+    z: Tensor, poles: Tensor, residues: Tensor, h0: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """T tokens, one after the other: (y [B, C, T], state after the last) from z [B, C, T]; the state starts at 0."""
     if state is None:
         state = poles.new_zeros(z.shape[0], *poles.shape)
@@ -39,13 +41,13 @@ def impulse(poles: Tensor, residues: Tensor, h0: Tensor, length: int) -> Tensor:
 
 
 def fir_step(history: Tensor, u: Tensor, taps: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A causal depthwise convolution, one token: (taps[:, -1] u_t + taps[:, -2] u_(t-1) + ... + bias, next history).
+    """A causal depthwise convolution, one token: (taps[-1] u_t + taps[-2] u_(t-1) + ... + bias, next history).
 
-    history [B, k - 1, W] holds the last inputs, the oldest first; u [B, W]; taps [W, k], in the order of ``nn.Conv1d`` on an
-    input padded on the left; bias [W].
+    history [B, k - 1, W] holds the last inputs, the oldest first; u [B, W]; taps [k, W]: ``conv.weight[:, 0].T`` of an
+    ``nn.Conv1d`` on an input padded on the left; bias [W].
     """
     window = torch.cat([history, u[:, None]], 1)
-    y = (window * taps.T).sum(1)
+    y = (window * taps).sum(1)
     return (y if bias is None else y + bias), window[:, 1:]
 
 
@@ -59,7 +61,7 @@ def mixer_step(
     goes through the recurrence, C = D N channels, and q is contracted with the first of the two axes: y_j = sum_i q_i s_ij.
     """
     u, history = fir_step(history, qkv, taps, bias)
-    q, k, v = u.view(u.shape[0], 3, -1, size).unbind(1)
+    q, k, v = u.view(u.shape[0], 3, u.shape[1] // (3 * size), size).unbind(1)
     s, state = step(state, (k[..., :, None] * v[..., None, :]).flatten(1), poles, residues, h0)
     y = torch.einsum("bhi,bhij->bhj", q, s.view(*q.shape, size))
     return y.flatten(1), state, history
