@@ -82,8 +82,9 @@ class Modes:
 
     def to(self, device: torch.device | str) -> "Modes":
         """The same on another device."""
-        moved = (t.to(device) for t in (self.poles, self.residues, self.h0, self.packed))
-        return Modes(*moved, self.repeat)
+        return Modes(
+            self.poles.to(device), self.residues.to(device), self.h0.to(device), self.packed.to(device), self.repeat
+        )
 
     def expanded(self) -> tuple[Tensor, Tensor, Tensor]:
         """poles [C, m], residues [C, m], h0 [C], nothing shared: the arguments of the reference."""

@@ -39,8 +39,8 @@ def run(
 ) -> tuple[Tensor | None, Tensor]:
     """(y [B, C, T] or None, complex state [B, C, m]) from z [B, C, T] and the complex state before it."""
     if strategy == "recurrent":
-        y, state = reference.prefill(z, *modes.expanded(), state)
-        return (y if outputs else None), state
+        every, state = reference.prefill(z, *modes.expanded(), state)
+        return (every if outputs else None), state
     if not z.shape[-1]:
         return (torch.zeros_like(z) if outputs else None), state
     if strategy == "chunked":
