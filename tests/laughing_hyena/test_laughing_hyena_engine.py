@@ -1,4 +1,4 @@
-"""The inference engine: every mode gives what the model gives, states are handed over, roll-outs stay bounded, bad input is named."""
+"""The inference engine: every mode gives what the model gives, states are handed over, bad input is named."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sheaf.laughing_hyena.cache import ConvolutionCache, KVCache, Layer, Recurrence, pack
 from sheaf.laughing_hyena.modal import ModalFilters
-from sheaf.laughing_hyena.models import LM, Attention, LMConfig, LongConv
+from sheaf.laughing_hyena.models import LM, Attention, Block, LMConfig, LongConv
 
 __all__ = ["Engine", "Mode", "Session", "random_filters", "sample"]
 
@@ -72,6 +72,7 @@ class Engine:
             raise ValueError(f"no mode {mode!r}; use auto, recurrent, cached or recompute")
         self.model, self.mode, self.strategy, self.backend, self.form = model.eval(), mode, strategy, backend, form
         self.device = model.tokens.weight.device
+        self.blocks = [block for block in model.blocks if isinstance(block, Block)]
         self.modes = []
         if mode == "recurrent":
             if not mixers or len(found) != len(mixers):
@@ -88,7 +89,7 @@ class Engine:
 
     def layer(self, index: int, batch: int, capacity: int) -> Layer:
         """The memory of one layer."""
-        mixer = self.model.blocks[index].mixer
+        mixer = self.blocks[index].mixer
         form = {} if self.form is None else {"form": self.form}
         if isinstance(mixer, Attention):
             return KVCache(mixer, batch, capacity, **form)
@@ -138,11 +139,10 @@ class Session:
 
     def __init__(self, engine: Engine, batch: int, capacity: int) -> None:
         self.engine, self.batch, self.position = engine, batch, 0
-        model = engine.model
         self.seen = torch.zeros(batch, 0, dtype=torch.long, device=engine.device)  # of "recompute" only
         self.layers: list[Layer] = []
         if engine.mode != "recompute":
-            self.layers = [engine.layer(i, batch, capacity) for i in range(len(model.blocks))]
+            self.layers = [engine.layer(i, batch, capacity) for i in range(len(engine.blocks))]
 
     @property
     def nbytes(self) -> int:
@@ -158,7 +158,7 @@ class Session:
             return model(self.seen)[:, -1]
         x = model.embed(tokens, self.position)
         self.position += tokens.shape[1]
-        for block, layer in zip(model.blocks, self.layers, strict=True):
+        for block, layer in zip(self.engine.blocks, self.layers, strict=True):
             x = block.mlp(x + layer.prefill(block.norm1(x)))
         return model.head(x[:, -1])
 
@@ -170,7 +170,7 @@ class Session:
             return self.prefill(tokens[:, None])
         x = model.embed(tokens[:, None], self.position)[:, 0]
         self.position += 1
-        for block, layer in zip(model.blocks, self.layers, strict=True):
+        for block, layer in zip(self.engine.blocks, self.layers, strict=True):
             x = block.mlp(x + layer.step(block.norm1(x)))
         return model.head(x)
 
