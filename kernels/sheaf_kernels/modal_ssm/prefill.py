@@ -29,9 +29,9 @@ _BLOCK = 64
 
 def powers(poles: Tensor, exponents: Tensor) -> Tensor:
     """poles [..., m] to the given whole powers [k]: [..., m, k]; 0^0 = 1."""
-    exact = poles.to(torch.complex128)[..., None]
+    real, imaginary = poles.real.double()[..., None], poles.imag.double()[..., None]
     at = exponents.to(device=poles.device, dtype=torch.float64)
-    return torch.polar(exact.abs() ** at, exact.angle() * at).to(poles.dtype)
+    return torch.polar(torch.hypot(real, imaginary) ** at, torch.atan2(imaginary, real) * at).to(poles.dtype)
 
 
 def run(
@@ -87,7 +87,7 @@ def _chunked(z: Tensor, modes: Modes, state: Tensor, outputs: bool, block: int) 
     now, before = _rows(state, modes), []
     for k in range(shape[2]):
         before.append(now)
-        now = torch.addcmul(added[:, :, k], jump, now)
+        now = added[:, :, k] + jump * now
     state = _channels(now, modes)
     if not outputs:
         return None, state

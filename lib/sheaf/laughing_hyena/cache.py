@@ -169,7 +169,8 @@ class ConvolutionCache:
             for past, new in zip(self.past, (k, v), strict=True):
                 past[:, :, :t] = new.transpose(1, 2)
         self.position = t
-        return self.mixer.project_out(long_convolve(q, k, v, self.h).reshape(b, t, d).to(x.dtype))
+        mixed = long_convolve(q, k, v, self.h, "fft" if x.is_cuda else "auto")
+        return self.mixer.project_out(mixed.reshape(b, t, d).to(x.dtype))
 
     def step(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, D], in time and memory that grow with what came before."""

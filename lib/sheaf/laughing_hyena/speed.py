@@ -28,8 +28,8 @@ from sheaf_kernels.modal_ssm.benchmark import bandwidth_arms, step_arms
 
 __all__ = [
     "ARMS", "GQA", "HYENA", "MHA", "OURS", "Shape", "bandwidth", "best", "decoding", "engines", "flatness", "formula",
-    "fused_step", "latency", "memory", "orders", "peak_memory", "peaks", "placed", "ratio", "share_of_bandwidth", "slopes",
-    "throughput",
+    "fused_step", "latency", "memory", "move", "orders", "peak_memory", "peaks", "placed", "ratio", "share_of_bandwidth",
+    "slopes", "throughput",
 ]  # fmt: skip
 
 Tick = Callable[[object], None] | None
@@ -110,11 +110,12 @@ def placed(engine: Engine, batch: int, position: int, room: int = 1) -> Session:
         kept = {Recurrence: ("state",), KVCache: ("keys", "values"), ConvolutionCache: ()}[type(layer)]  # type: ignore[index]
         for tensor in [getattr(layer, name) for name in kept] + list(getattr(layer, "past", [])):
             tensor.fill_(0.01)  # neither zero nor a denormal
-    _move(session, position)
+    move(session, position)
     return session
 
 
-def _move(session: Session, position: int) -> None:
+def move(session: Session, position: int) -> None:
+    """Set the position of a session that holds at least so many tokens."""
     session.position = position
     session.seen = session.seen[:, :position]
     for layer in session.layers:
@@ -126,7 +127,7 @@ def _stepper(session: Session, position: int, steps: int) -> Callable[[], object
     tokens = torch.zeros(session.batch, dtype=torch.long, device=session.engine.device)
 
     def run() -> None:
-        _move(session, position)
+        move(session, position)
         for _ in range(steps):
             session.step(tokens)
 
