@@ -11,8 +11,8 @@ from sheaf.common.stats import interval
 from sheaf.laughing_hyena.speed import ARMS, GQA, HYENA, MHA, OURS
 
 __all__ = [
-    "bandwidth_table", "decode_table", "groups", "latency_table", "memory", "order_table", "prefill", "step_table", "throughput",
-    "throughput_by_prompt", "throughput_table",
+    "bandwidth_table", "decode_table", "gpu_step_table", "gpu_table", "gpu_throughput", "groups", "latency_table", "memory",
+    "order_table", "prefill", "step_table", "throughput", "throughput_by_prompt", "throughput_table",
 ]  # fmt: skip
 
 # what a reader compares: the better form of each way to decode
@@ -166,3 +166,36 @@ def prefill(frame: pd.DataFrame) -> Figure:
     ax.set(xlabel="prompt, tokens", ylabel="ms")
     direct_labels(ax, marks)
     return fig
+
+
+def gpu_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of `gpu.throughput`, one row per arm and batch: medians."""
+    names = {
+        "state_gb": "state GB", "prefill_ms": "prefill ms", "step_ms": "step ms", "limit_ms": "limit ms", "tokens_s": "tokens/s",
+        "decode_tokens_s": "tokens/s, decoding",
+    }  # fmt: skip
+    timed = frame.dropna(subset=["tokens_s"])
+    table = timed.groupby(["arm", "batch"])[list(names)].median().rename(columns=names).reset_index()
+    order = {arm: i for i, arm in enumerate(frame["arm"].unique())}
+    return table.sort_values(["arm", "batch"], key=lambda c: c.map(order) if c.name == "arm" else c).reset_index(
+        drop=True
+    )
+
+
+def gpu_throughput(frame: pd.DataFrame) -> Figure:
+    """Tokens per second against batch, whole requests and decoding alone, the better form of each way."""
+    fig, axes = figure(1, 2, width=9.6, height=3.6)
+    timed = frame.dropna(subset=["tokens_s"]).replace({"arm": {"Transformer": MHA[0], "Transformer GQA": GQA[0]}})
+    for ax, what, title in zip(
+        axes, ("tokens_s", "decode_tokens_s"), ("Whole requests", "Decoding alone"), strict=True
+    ):
+        _lines(ax, groups(timed, ["batch"], what, larger=True), "batch", what)
+        ax.set(xlabel="batch", ylabel="tokens per second", title=title)
+    return fig
+
+
+def gpu_step_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of `gpu.steps`, one row per shape and arm: medians."""
+    names = {"ms": "ms", "gbytes_s": "GB/s", "share": "share of a copy"}
+    parts = frame.groupby(["channels", "order", "batch", "arm"], sort=False)
+    return parts[list(names)].median().rename(columns=names).reset_index()

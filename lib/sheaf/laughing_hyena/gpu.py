@@ -25,7 +25,18 @@ from sheaf.laughing_hyena.models import LM, LMConfig
 from sheaf.laughing_hyena.speed import formula, move, placed
 from sheaf_kernels.modal_ssm import gpu_benchmark
 
-__all__ = ["ARMS", "check", "main", "peak", "share_of_bandwidth", "speedup", "steps", "throughput", "unmeasured"]
+__all__ = [
+    "ARMS",
+    "check",
+    "main",
+    "peak",
+    "predicted",
+    "share_of_bandwidth",
+    "speedup",
+    "steps",
+    "throughput",
+    "unmeasured",
+]
 
 # name -> preset, form
 ARMS = {
@@ -215,6 +226,28 @@ def share_of_bandwidth(frame: pd.DataFrame) -> np.ndarray:
     keys = ["channels", "order", "batch"]
     worst = fused.groupby(keys)["share"].median().idxmin()
     return fused.set_index(keys).loc[worst].sort_values("round")["share"].to_numpy()
+
+
+def predicted(tokens: int) -> pd.DataFrame:
+    """State of one sequence at the 1.3B presets, and what a step must move for it: computed, nothing runs.
+
+    Returns:
+        Columns arm, state (MB), moved per step (MB): caches in 2 bytes, read; modal states in 4, read and written.
+    """
+    rows = []
+    for name, preset, order in (
+        ("Transformer", "gpt-1.3b", 0), ("Transformer GQA", "gpt-1.3b-gqa", 0), ("Hyena, cached", "hyena-1.3b", 0),
+        ("distilled Hyena", "hyena-1.3b", ORDER), ("distilled MultiHyena, 8 heads", "multihyena-1.3b", ORDER),
+    ):  # fmt: skip
+        c = LMConfig.from_name(preset)
+        if order:
+            state = 4 * c.layers * c.width * (c.width // c.filters) * order
+            rows.append((name, state / 1e6, 2 * state / 1e6))
+        else:
+            kept = 2 * (c.width // c.heads) * c.groups if c.kind == "gpt" else c.width
+            rows.append((name, 2e-6 * c.layers * kept * tokens, 2e-6 * c.layers * kept * tokens))
+    table = pd.DataFrame(rows, columns=["arm", "state (MB)", "moved per step (MB)"])
+    return table.round(1)
 
 
 def check() -> str:
