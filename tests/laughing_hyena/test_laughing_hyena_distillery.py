@@ -21,7 +21,8 @@ def known(channels: int = 4, modes: int = 4, length: int = 150, seed: int = 0) -
     size = 0.5 + 0.35 * torch.rand(channels, modes, generator=g, dtype=torch.float64)
     angle = torch.linspace(0.3, 2.7, modes, dtype=torch.float64).expand(channels, -1)
     residues = torch.complex(*torch.randn(2, channels, modes, generator=g, dtype=torch.float64))
-    return ModalFilters(torch.polar(size, angle), residues, torch.randn(channels, generator=g, dtype=torch.float64)).impulse(length)
+    h0 = torch.randn(channels, generator=g, dtype=torch.float64)
+    return ModalFilters(torch.polar(size, angle), residues, h0).impulse(length)
 
 
 def smooth(channels: int = 12, length: int = 64, frequency: float = 4.0) -> torch.Tensor:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from sheaf.laughing_hyena.models import (
-    LM, PRESETS, DiagonalFilter, HyenaLM, ImplicitFilter, LMConfig, LongConv, MultiHyenaLM, long_convolve,
+    LM,
+    PRESETS,
+    DiagonalFilter,
+    HyenaLM,
+    ImplicitFilter,
+    LMConfig,
+    LongConv,
+    MultiHyenaLM,
+    long_convolve,
 )  # fmt: skip
 
 SMALL = LMConfig("multihyena", vocab=11, context=24, width=12, layers=2, heads=3, emb=5, filter_width=8, frequency=2.0)
@@ -19,7 +27,7 @@ def small(kind: str) -> LM:
 
 def by_definition(q, k, v, h):
     """y[t, j] = sum_i q[t, i] sum_{s<=t} h[t-s] k[s, i] v[s, j], with loops."""
-    b, t, c, n = q.shape
+    t = q.shape[1]
     y = torch.zeros_like(q)
     for step in range(t):
         for s in range(step + 1):

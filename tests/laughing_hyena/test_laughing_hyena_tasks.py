@@ -1,5 +1,7 @@
 """The tasks: what is scored can be known from what came before, and nothing else is."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -35,7 +37,7 @@ def test_passages_hold_the_text_and_ask_only_for_names_that_recur(sequences: int
     for tokens, targets, kind in zip(batch.tokens.tolist(), batch.targets.tolist(), batch.kind.tolist(), strict=True):
         text = [t for t in tokens if t <= WORDS]
         assert len(text) == words
-        assert all((b - a) % (WORDS + 1) == 1 for a, b in zip(text, text[1:], strict=False))  # in order, without gaps
+        assert all((b - a) % (WORDS + 1) == 1 for a, b in pairwise(text))  # in order, without gaps
         book: dict[int, int] = {}
         for t, token in enumerate(tokens):
             if WORDS < token <= WORDS + NAMES:

@@ -44,15 +44,14 @@ def hankel(spectra: dict[str, dict[str, list[np.ndarray]]]) -> Figure:
             x = np.arange(1, values.shape[1] + 1)
             ax.plot(x, values[:: max(1, len(values) // 24)].T, color=colour, lw=0.4, alpha=0.35)
             middle = np.median(values, axis=0)
-            ax.plot(x, middle, color=colour, lw=2.2)
-            at = min(len(x) - 1, 4 if moment == "trained" else 9)
-            direct_label(ax, x[at], middle[at], moment, colour, dx=8, dy=8 if moment == "initial" else -10)
+            ax.plot(x, middle, color=colour, lw=2.2, label=moment)
         ax.axhline(1e-2, color=GREY, lw=0.8, ls=":")
         ax.set_yscale("log")
         ax.set_ylim(1e-5, 1.3)
         ax.set_title(model)
         ax.set_xlabel("singular value number")
     np.atleast_1d(axes)[0].set_ylabel("relative to the first")
+    np.atleast_1d(axes)[0].legend(fontsize=8, loc="lower left")
     return fig
 
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from sheaf.laughing_hyena.distillery import METHODS, Distilled, Method, distill
@@ -18,9 +16,10 @@ Tick = Callable[[object], None] | None
 
 
 def by_order(
-    banks: dict[str, Tensor], orders: Sequence[int], methods: Sequence[Method] = COMPARED, tick: Tick = None
+    banks: dict[str, Tensor], orders: Sequence[int], methods: Sequence[Method] = COMPARED, *, gradient_steps: int = 600,
+    tick: Tick = None,
 ) -> tuple[pd.DataFrame, dict[tuple[str, Method, int], Distilled]]:
-    """Every bank by every method to every order.
+    """Every bank by every method to every order; ``gradient_steps`` are those of "modal-grid".
 
     Returns:
         one row per bank, order and method with min, median and max relative l2 error over its filters and the number of unstable
@@ -30,7 +29,7 @@ def by_order(
     for name, filters in banks.items():
         for order in orders:
             for method in methods:
-                found = distill(filters, order, method=method)
+                found = distill(filters, order, method=method, steps=gradient_steps if method == "modal-grid" else None)
                 e = found.errors
                 rows.append((name, order, method, float(e.min()), float(e.median()), float(e.max()), found.unstable))
                 kept[name, method, order] = found
@@ -80,6 +79,6 @@ def sections(banks: dict[str, Tensor], orders: Sequence[int], far: int = 4) -> p
                 found = distill(filters, order, method=method)  # type: ignore[arg-type]
                 beyond = found.impulse(far * length)[:, length:].abs().amax() / filters.abs().amax()
                 rows.append((name, order, "padded" if method == "balanced" else "half", float(found.errors.median()),
-                             float(found.errors.max()), found.unstable, float(np.minimum(beyond, torch.inf))))  # fmt: skip
+                             float(found.errors.max()), found.unstable, float(beyond)))  # fmt: skip
     columns = ["filters", "order", "section", "median", "largest", "unstable", "largest value beyond L"]
     return pd.DataFrame(rows, columns=columns)
