@@ -334,12 +334,12 @@ def test_packing_loses_nothing(rows: int, order: int, repeat: int, batch: int) -
     ("change", "words"),
     [
         ({"state": torch.zeros(2, 4)}, "as new_state"),
-        ({"state": torch.zeros(2, 3, 2, 2, TILE)}, "the input of 4"),
+        ({"state": torch.zeros(3, 2, 2, 2, TILE)}, "the input of 4"),
         ({"z": torch.zeros(4, 19)}, "z must be"),
         ({"z": torch.zeros(4, 20, dtype=torch.int64)}, "inputs are float32"),
         ({"z": torch.zeros(4, 20, dtype=torch.float64)}, "inputs are float32"),
         ({"backend": "gpu"}, "unknown; use one of"),
-        ({"state": torch.zeros(2, 4, 2, TILE, 2).transpose(3, 4)}, "contiguous"),
+        ({"state": torch.zeros(4, 2, 2, TILE, 2).transpose(3, 4)}, "contiguous"),
     ],
 )
 def test_bad_steps_are_named(change: dict[str, object], words: str) -> None:

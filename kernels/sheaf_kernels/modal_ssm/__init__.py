@@ -203,9 +203,9 @@ def _check(state: Tensor, z: Tensor, modes: Modes) -> None:
     modes.check(state)
     if not state.is_contiguous():
         raise ValueError("the state is moved on in place and must be contiguous, as new_state(batch) gives it")
-    if state.shape[1] != z.shape[0] or state.device != z.device:
+    if state.shape[0] != z.shape[0] or state.device != z.device:
         raise ValueError(
-            f"the state is of {state.shape[1]} sequences on {state.device}, the input of {z.shape[0]} on {z.device}"
+            f"the state is of {state.shape[0]} sequences on {state.device}, the input of {z.shape[0]} on {z.device}"
         )
     if z.dtype not in ((*_INPUTS, torch.float64) if modes.h0.dtype == torch.float64 else _INPUTS):
         raise ValueError(

@@ -1,6 +1,6 @@
 // Recurrences in modal form on the CPU: sheaf::modal_step_, modal_mixer_step_ and modal_prefill_, whose schemas are in __init__.py.
 //   lanes.h  one processor register    step.h  a tile of 16 channels
-// Layout of parameters and state: modes.py. Threads take runs of tiles; the sequences of a batch are taken a few at a time.
+// Layout of parameters and state: modes.py. Threads take runs of tiles; the sequences of a batch a few at a time.
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -21,11 +21,11 @@ struct Layout {
   const float *packed, *h0;
   float* state;
   Layout(const Tensor& state_, const Tensor& packed_, const Tensor& h0_)
-      : tiles(state_.size(0)), batch(state_.size(1)), modes(state_.size(2)), channels(h0_.size(0)),
+      : tiles(state_.size(1)), batch(state_.size(0)), modes(state_.size(2)), channels(h0_.size(0)),
         shared(tiles / std::max<int64_t>(1, packed_.size(0))), packed(packed_.const_data_ptr<float>()),
         h0(h0_.const_data_ptr<float>()), state(state_.mutable_data_ptr<float>()) {}
   const float* parameters(int64_t tile) const { return packed + tile / shared * modes * 4 * kTile; }
-  float* at(int64_t tile, int64_t sequence) const { return state + (tile * batch + sequence) * modes * 2 * kTile; }
+  float* at(int64_t tile, int64_t sequence) const { return state + (sequence * tiles + tile) * modes * 2 * kTile; }
   int64_t width(int64_t tile) const { return std::min<int64_t>(kTile, channels - tile * kTile); }
   void direct(int64_t tile, float* to) const {
     std::fill(to, to + kTile, 0.f);
@@ -35,26 +35,39 @@ struct Layout {
   int64_t grain() const { return std::max<int64_t>(1, 32768 / std::max<int64_t>(1, batch * modes * 2 * kTile)); }
 };
 
+constexpr int64_t kCached = 4 << 20;      // floats; a larger state will not be found in the cache at the next token
+constexpr int64_t kParameters = 32 << 10;  // floats of parameters that stay in the second-level cache for the whole batch
+
+// One step of N sequences, tiles [first, last): states, inputs and outputs are runs of memory.
+template <int N, bool Fetch, class Fill, class Take>
+void sequences(const Layout& l, int64_t first, int64_t last, int64_t b, Fill fill, Take take) {
+  alignas(64) float z[N * kTile] = {}, y[N * kTile], h0[kTile];
+  for (int64_t tile = first; tile < last; ++tile) {
+    l.direct(tile, h0);
+    if (l.width(tile) < kTile) std::fill(z, z + N * kTile, 0.f);
+    for (int64_t k = 0; k < N; ++k) fill(tile, b + k, z + k * kTile);
+    step_tile<N, Fetch>(l.parameters(tile), h0, l.at(tile, b), l.at(0, 1) - l.at(0, 0), l.modes, z, y);
+    for (int64_t k = 0; k < N; ++k) take(tile, b + k, y + k * kTile);
+  }
+}
+
 // One step of every sequence. fill(tile, sequence, z[16]) gives inputs, take(tile, sequence, y[16]) gets outputs; lanes past the last
-// channel are zero.
+// channel are zero. A thread takes a run of tiles, of it as many at a time as have parameters that stay at hand.
 template <class Fill, class Take>
 void steps(const Layout& l, Fill fill, Take take) {
+  const bool cached = l.tiles * l.batch * l.modes * 2 * kTile <= kCached;
+  const int64_t together = std::max<int64_t>(1, kParameters / (l.modes * 4 * kTile));
   at::parallel_for(0, l.tiles, l.grain(), [&](int64_t begin, int64_t end) {
-    alignas(64) float z[kAbreast * kTile] = {}, y[kAbreast * kTile], h0[kTile];
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const float* p = l.parameters(tile);
-      l.direct(tile, h0);
-      if (l.width(tile) < kTile) std::fill(z, z + kAbreast * kTile, 0.f);
-      for (int64_t b = 0; b < l.batch;) {
-        const int64_t count = l.batch - b >= kAbreast ? kAbreast : 1;
-        for (int64_t k = 0; k < count; ++k) fill(tile, b + k, z + k * kTile);
-        if (count == kAbreast)
-          step_tile<kAbreast>(p, h0, l.at(tile, b), l.modes, z, y);
+    for (int64_t first = begin; first < end; first += together) {
+      const int64_t last = std::min(end, first + together);
+      int64_t b = 0;
+      for (; b + kAbreast <= l.batch; b += kAbreast) {
+        if (cached)
+          sequences<kAbreast, false>(l, first, last, b, fill, take);
         else
-          step_tile<1>(p, h0, l.at(tile, b), l.modes, z, y);
-        for (int64_t k = 0; k < count; ++k) take(tile, b + k, y + k * kTile);
-        b += count;
+          sequences<kAbreast, true>(l, first, last, b, fill, take);
       }
+      for (; b < l.batch; ++b) sequences<1, false>(l, first, last, b, fill, take);
     }
   });
 }

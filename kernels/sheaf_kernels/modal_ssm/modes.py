@@ -1,7 +1,7 @@
 """Poles and residues of many channels packed for the step kernels, and the layout of the state that goes with them.
 
 Numbers of one operation lie side by side for 16 channels at a time: parameters [groups, m, 4, 16] hold Re and Im of the pole and
-of the residue, the state [tiles, batch, m, 2, 16] Re and Im of x. A step then walks through memory in one direction, whatever m
+of the residue, the state [batch, tiles, m, 2, 16] Re and Im of x. A step then walks through memory in one direction, whatever m
 is, and every vector register is full however few modes there are. Lanes past the last channel hold zeros.
 Channels that share their poles (MultiHyena: N x N channels a head) share their parameters in memory too, where N x N fills tiles.
 """
@@ -91,8 +91,8 @@ class Modes:
         return self.poles.repeat_interleave(self.repeat, 0), self.residues.repeat_interleave(self.repeat, 0), self.h0
 
     def new_state(self, batch: int) -> Tensor:
-        """The state before the first input: zeros [tiles, batch, m, 2, 16]."""
-        return self.packed.new_zeros(self.tiles, batch, self.order, 2, TILE)
+        """The state before the first input: zeros [batch, tiles, m, 2, 16]."""
+        return self.packed.new_zeros(batch, self.tiles, self.order, 2, TILE)
 
     def state_bytes(self, batch: int) -> int:
         """Bytes of such a state, padding included."""
@@ -105,8 +105,8 @@ class Modes:
             ValueError: the state is not of this layout.
         """
         self.check(state)
-        batch = state.shape[1]
-        parts = state.permute(1, 0, 4, 2, 3).reshape(batch, self.tiles * TILE, self.order, 2)
+        batch = state.shape[0]
+        parts = state.permute(0, 1, 4, 2, 3).reshape(batch, self.tiles * TILE, self.order, 2)
         return torch.view_as_complex(parts[:, : self.channels].contiguous())
 
     def from_complex(self, state: Tensor) -> Tensor:
@@ -122,16 +122,16 @@ class Modes:
         )
         padded = parts.new_zeros(state.shape[0], self.tiles * TILE, self.order, 2)
         padded[:, : self.channels] = parts
-        return padded.view(-1, self.tiles, TILE, self.order, 2).permute(1, 0, 3, 4, 2).contiguous()
+        return padded.view(-1, self.tiles, TILE, self.order, 2).permute(0, 1, 3, 4, 2).contiguous()
 
     def check(self, state: Tensor) -> None:
         """Raises ValueError when ``state`` is not what ``new_state`` gives for some batch size."""
         shape = state.shape
         if (
-            len(shape) != 5 or shape[0] != self.tiles or shape[2:] != (self.order, 2, TILE)
+            len(shape) != 5 or shape[1] != self.tiles or shape[2:] != (self.order, 2, TILE)
             or state.dtype != self.packed.dtype or state.device != self.packed.device
         ):  # fmt: skip
             raise ValueError(
-                f"the state must be {self.packed.dtype} [{self.tiles}, batch, {self.order}, 2, {TILE}] on {self.packed.device}, "
+                f"the state must be {self.packed.dtype} [batch, {self.tiles}, {self.order}, 2, {TILE}] on {self.packed.device}, "
                 f"as new_state(batch) gives it; got {state.dtype} {list(state.shape)} on {state.device}"
             )

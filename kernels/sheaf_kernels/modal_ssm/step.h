@@ -5,23 +5,29 @@
 namespace modal_ssm {
 
 constexpr int kParts = kTile / Lanes::count;  // registers of a tile
-// Sequences at a time. Two are as fast as four in the cache, and slower beyond it: four runs of memory keep more of it busy.
-constexpr int kAbreast = kParts > 2 ? 1 : 4;
+// Sequences at a time while the state stays in the cache: four sums hide the latency of an addition.
+constexpr int kAbreast = kParts >= 4 ? 1 : 4 / kParts;
+constexpr int kAhead = 8 * 2 * kTile;  // floats: a kilobyte, about what arrives while so much is computed
 
-// y = Re(R x) + h0 z, then x <- lambda x + z, for N sequences whose states lie one after the other.
-//   p [m, 4, 16] parameters    h0 [16]    x [N, m, 2, 16]    z, y [N, 16]
-// Parameters are loaded once for N sequences; the state goes through registers once.
-template <int N>
-inline void step_tile(const float* p, const float* h0, float* x, int64_t modes, const float* z, float* y) {
+// y = Re(R x) + h0 z, then x <- lambda x + z, for N sequences whose states lie `apart` floats from one another.
+//   p [m, 4, 16] parameters    h0 [16]    x [m, 2, 16]    z, y [N, 16]
+// Parameters are loaded once for N sequences; the state goes through registers once. `Fetch` asks for the state ahead of its
+// use, for states larger than the cache.
+template <int N, bool Fetch>
+inline void step_tile(const float* p, const float* h0, float* x, int64_t apart, int64_t modes, const float* z, float* y) {
   using V = Lanes::V;
-  const int64_t apart = modes * 2 * kTile;  // floats between sequences
   V zs[N][kParts], sums[N][kParts];
   for (int b = 0; b < N; ++b)
     for (int k = 0; k < kParts; ++k) {
       zs[b][k] = Lanes::load(z + b * kTile + k * Lanes::count);
       sums[b][k] = Lanes::multiply(zs[b][k], Lanes::load(h0 + k * Lanes::count));
     }
-  for (int64_t n = 0; n < modes; ++n, p += 4 * kTile, x += 2 * kTile)
+  for (int64_t n = 0; n < modes; ++n, p += 4 * kTile, x += 2 * kTile) {
+    if constexpr (Fetch)
+      for (int b = 0; b < N; ++b) {
+        __builtin_prefetch(x + b * apart + kAhead, 1);
+        __builtin_prefetch(x + b * apart + kAhead + kTile, 1);
+      }
     for (int k = 0; k < kParts; ++k) {
       const float* q = p + k * Lanes::count;
       const V lr = Lanes::load(q), li = Lanes::load(q + kTile), rr = Lanes::load(q + 2 * kTile), ri = Lanes::load(q + 3 * kTile);
@@ -35,6 +41,7 @@ inline void step_tile(const float* p, const float* h0, float* x, int64_t modes, 
         Lanes::store(to + kTile, imaginary);
       }
     }
+  }
   for (int b = 0; b < N; ++b)
     for (int k = 0; k < kParts; ++k) Lanes::store(y + b * kTile + k * Lanes::count, sums[b][k]);
 }

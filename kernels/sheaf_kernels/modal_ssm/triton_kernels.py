@@ -1,7 +1,7 @@
 """The two Triton programs of modal_ssm: a step of the recurrence, and the step of a Hyena mixer around it.
 
-A program takes one tile of 16 channels of BB sequences. The state [tiles, batch, m, 2, 16] of that is one run of memory, of which
-each float is read once and written once; the parameters of the tile are read once for all BB sequences. M is the number of modes
+A program takes one tile of 16 channels of BB sequences. The state [batch, tiles, m, 2, 16] is read once
+and written once, in runs of 32 m floats; the parameters of the tile are read once for all BB sequences. M is the number of modes
 rounded up to a power of 2, K the taps of the short convolution. Arithmetic is float32 whatever the inputs are.
 """
 
@@ -24,7 +24,7 @@ def _advance(
     li = tl.load(parameters + 16, mask=used, other=0.0)[None, :, :]
     rr = tl.load(parameters + 32, mask=used, other=0.0)[None, :, :]
     ri = tl.load(parameters + 48, mask=used, other=0.0)[None, :, :]
-    first = state + (tile.to(tl.int64) * batch + b.to(tl.int64))[:, None, None] * modes * 32
+    first = state + (b.to(tl.int64) * tl.num_programs(0) + tile)[:, None, None] * modes * 32
     at = first + (n * 32)[None, :, None] + lane[None, None, :]
     kept = (b < batch)[:, None, None] & used[None, :, :]
     xr = tl.load(at, mask=kept, other=0.0)

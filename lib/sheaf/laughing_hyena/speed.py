@@ -333,16 +333,28 @@ def peak_memory(shape: Shape, batch: int, prompt: int, generated: int, names: Se
 
 
 def fused_step(channels: int, cases: Sequence[tuple[int, int]], rounds: int, tick: Tick = None) -> pd.DataFrame:
-    """The step of one layer by this kernel and by torch, for (batch, order): columns batch, order, arm, round, seconds."""
+    """The step of one layer by this kernel and by torch, for (batch, order): columns batch, order, arm, round, seconds.
+
+    A call is as many steps as fill two milliseconds: a single one would time how fast caches forget the arm before.
+    """
     found = []
     with one_core(), threadpool_limits(1):
         for batch, order in cases:
-            rows = alternate(step_arms(channels, order, batch), rounds)
-            tidy = [(batch, order, arm, i, s) for i, row in enumerate(rows) for arm, s in row.items()]
+            arms = step_arms(channels, order, batch)
+            once = alternate(arms, 1)[0]
+            steps = {arm: max(1, min(100, math.ceil(0.002 / max(once[arm], 1e-6)))) for arm in arms}
+            repeated: Arms = {arm: partial(_repeat, run, steps[arm]) for arm, run in arms.items()}
+            rows = alternate(repeated, rounds)
+            tidy = [(batch, order, arm, i, s / steps[arm]) for i, row in enumerate(rows) for arm, s in row.items()]
             found.append(pd.DataFrame(tidy, columns=["batch", "order", "arm", "round", "seconds"]))
             if tick:
                 tick((batch, order))
     return pd.concat(found, ignore_index=True)
+
+
+def _repeat(run: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        run()
 
 
 def bandwidth(channels: int, order: int, batch: int, rounds: int) -> pd.DataFrame:
