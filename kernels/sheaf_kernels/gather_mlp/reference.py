@@ -1,12 +1,14 @@
 """What gather_mlp computes, in plain torch on any device and dtype: the definition that every kernel is tested against."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["ACTIVATIONS", "gather_mlp"]
 
-ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "identity": lambda t: t}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "identity": lambda t: t}
 
 
 def gather_mlp(

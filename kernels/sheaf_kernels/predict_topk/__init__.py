@@ -6,13 +6,41 @@
 text. The definition is `reference.py`. Forward only.
 """
 
+import math
+
+import torch
 from torch import Tensor
+
+from sheaf_kernels import build
+from sheaf_kernels.dispatch import BACKENDS, choose, triton_module
 
 from . import reference
 
-__all__ = ["BACKENDS", "predict_topk"]
+__all__ = ["BACKENDS", "compiled", "predict_topk"]
 
-BACKENDS = ("auto", "cpu", "triton", "reference")
+_CPU = (torch.float32, torch.float64, torch.bfloat16)
+_GPU = (torch.float32, torch.bfloat16, torch.float16)
+
+torch.library.define(
+    "sheaf::predict_topk", "(Tensor x, Tensor a, Tensor b, int k, float threshold, bool relu, bool most) -> Tensor"
+)
+
+
+@torch.library.register_fake("sheaf::predict_topk")
+def _(x: Tensor, a: Tensor, b: Tensor, k: int, threshold: float, relu: bool, most: bool) -> Tensor:
+    return x.new_empty(k, dtype=torch.int64)
+
+
+@torch.library.impl("sheaf::predict_topk", "CUDA")
+def _(x: Tensor, a: Tensor, b: Tensor, k: int, threshold: float, relu: bool, most: bool) -> Tensor:
+    module = triton_module("predict_topk")
+    assert module is not None  # choose() has seen to it
+    return module.predict_topk(x, a, b, k, threshold, relu, most)
+
+
+def compiled() -> bool:
+    """Whether the compiled form is built; it is loaded when it is."""
+    return build.available("predict_topk")
 
 
 def predict_topk(
@@ -34,4 +62,26 @@ def predict_topk(
         ValueError: shapes, devices or k do not fit, or an unknown activation, reduction or backend.
         RuntimeError: the named backend is not built or not installed.
     """
-    return reference.predict_topk(x, a, b, k, threshold, activation, reduce)
+    if activation not in ("identity", "relu") or reduce not in ("sum", "max"):
+        raise ValueError(
+            f"activation must be 'identity' or 'relu' and reduce 'sum' or 'max'; got {activation!r} and {reduce!r}"
+        )
+    if x.ndim != 2 or a.ndim != 2 or b.ndim != 2 or a.shape[1] != x.shape[1] or b.shape[1] != a.shape[0]:
+        raise ValueError(
+            f"x must be [B, d], a [r, d] and b [out, r]; got {list(x.shape)}, {list(a.shape)} and {list(b.shape)}"
+        )
+    if not 0 <= k <= len(b):
+        raise ValueError(f"k must be between 0 and the {len(b)} units; got {k}")
+    if a.dtype != b.dtype or not x.device == a.device == b.device:
+        raise ValueError(
+            f"a and b must have one dtype and lie where x lies; got a {a.dtype} on {a.device}, b {b.dtype} on {b.device}, "
+            f"x on {x.device}"
+        )
+    chosen = choose("predict_topk", backend, a.device, a.dtype, _CPU, _GPU)
+    if chosen == "reference":
+        return reference.predict_topk(x, a, b, k, threshold, activation, reduce)
+    limit = -math.inf if threshold is None else float(threshold)
+    arguments = (x.contiguous(), a.contiguous(), b.contiguous(), k, limit, activation == "relu", reduce == "max")
+    if chosen == "triton" and x.device.type == "cpu":  # under the interpreter
+        return triton_module("predict_topk").predict_topk(*arguments)  # type: ignore[union-attr]
+    return torch.ops.sheaf.predict_topk(*arguments)
