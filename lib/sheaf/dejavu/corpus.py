@@ -17,7 +17,7 @@ from sheaf.common.data import external_dir
 __all__ = ["TASKS", "Corpus", "Item", "load", "task_items"]
 
 CONTEXT = 64  # tokens a model sees
-WORDS = ("where", "who", "what", "land", "?", ".", ":", "plus", "is", "again", "said")
+WORDS = ("land", "?", ".", ":", "plus", "is", "again", "said")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "grey", "pink")
 NUMBERS = [str(n) for n in range(19)]
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
@@ -44,6 +44,7 @@ class Corpus:
     vocabulary: tuple[str, ...]
     origin: str
     between: str = " "  # what stands between two tokens
+    first: int = 0  # so many training documents, at the beginning, teach looking back; a training starts with them
     _ids: dict[str, int] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,14 +90,14 @@ class _Language:
         Questions are (kind, prompt, wrong answers from the same scene, answer). A prompt ends with the first word of its fact.
         """
         facts, questions = [], []
-        for kind, word, keys, values in (
-            ("place", "where", self.people, self.places),
-            ("owner", "who", self.things, self.people),
-            ("colour", "what", self.pets, COLOURS),
+        for kind, keys, values in (
+            ("place", self.people, self.places),
+            ("owner", self.things, self.people),
+            ("colour", self.pets, COLOURS),
         ):
             pairs = list(zip(rng.sample(keys, 3), rng.sample(values, 3), strict=True))
             facts += [f"{key} {value} ." for key, value in pairs]
-            questions += [(kind, f"{word} ? {k}", [other for _, other in pairs if other != v], v) for k, v in pairs]
+            questions += [(kind, k, [other for _, other in pairs if other != v], v) for k, v in pairs]
         rng.shuffle(facts)
         return facts, questions
 
@@ -105,15 +106,20 @@ class _Language:
         kind = rng.random()
         if kind < 0.5:
             facts, questions = self.scene(rng)
-            asked = rng.sample(questions, 6)
-            return " ".join([*facts, *(f"{prompt} {answer} ." for _, prompt, _, answer in asked)])
+            asked = rng.sample(questions, len(questions))
+            return " ".join([*facts, "?", *(f"{prompt} {answer} ." for _, prompt, _, answer in asked)])
         if kind < 0.65:
             towns = rng.sample(self.towns, 3)
             return " ".join(f"land ? {t} {self.world[t]} ." for t in towns)
         if kind < 0.8:
             return " ".join(f"{a} plus {b} is {a + b} ." for a, b in (self.sum(rng) for _ in range(3)))
-        words = rng.sample(self.things + self.places, 5)
+        words = rng.sample(self.things + self.places, 10)
         return f"{rng.choice(self.people)} said : {' '.join(words)} . again : {' '.join(words)} ."
+
+    def drill(self, rng: random.Random, words: int) -> list[str]:
+        """A list repeated until there are so many words: what teaches a small model to look back, within its first minute."""
+        row = rng.sample([*self.people, *self.places, *self.things, *self.pets, *COLOURS], rng.randrange(8, 24))
+        return (row * (words // len(row) + 1))[:words]
 
     def sum(self, rng: random.Random) -> tuple[int, int]:
         """Two numbers that can be added within the language."""
@@ -147,12 +153,15 @@ def load(name: str, documents: int = 8000, context: int = CONTEXT) -> Corpus:
         language = _language()
         ids = {word: i for i, word in enumerate(language.words)}
 
-        def written(seed: int, n: int) -> Tensor:
+        def written(seed: int, n: int, make: Callable[[random.Random, int], list[str]]) -> Tensor:
             rng = random.Random(seed)
-            return torch.tensor([[ids[w] for w in language.document(rng, context + 1)] for _ in range(n)])
+            return torch.tensor([[ids[w] for w in make(rng, context + 1)] for _ in range(n)])
 
-        return Corpus(name, written(1, documents), written(2, max(16, min(documents // 8, 512))), language.words,
-                      "generated: facts to look up, facts to remember, sums, repeated lists")  # fmt: skip
+        drills = documents // 4
+        train = torch.cat([written(3, drills, language.drill), written(1, documents - drills, language.document)])
+        held = written(2, max(16, min(documents // 8, 512)), language.document)
+        origin = "generated: facts to look up, facts to remember, sums, repeated lists"
+        return Corpus(name, train, held, language.words, origin, first=drills)
     if name != "text":
         raise ValueError(f"corpus {name!r} is unknown; use 'facts' or 'text'")
     folder = external_dir("text")
@@ -200,7 +209,7 @@ def _choices(rng: random.Random, right: str, wrong: list[str], context: str) -> 
 def _asked(language: _Language, rng: random.Random, task: str) -> Item:
     facts, questions = language.scene(rng)
     _, prompt, wrong, right = rng.choice([q for q in questions if q[0] == task])
-    return _choices(rng, right, wrong, " ".join([*facts, prompt]))
+    return _choices(rng, right, wrong, " ".join([*facts, "?", prompt]))
 
 
 def _world(language: _Language, rng: random.Random, task: str) -> Item:
@@ -217,11 +226,11 @@ def _sum(language: _Language, rng: random.Random, task: str) -> Item:
 
 
 def _repeat(language: _Language, rng: random.Random, task: str) -> Item:
-    words = rng.sample(language.things + language.places, 5)
-    at = rng.randrange(2, 5)
-    wrong = [w for i, w in enumerate(words) if i not in (at, at - 1)]
+    words = rng.sample(language.things + language.places, 10)
+    at = rng.randrange(2, 10)
+    wrong = rng.sample([w for i, w in enumerate(words) if i not in (at, at - 1)], 3)
     said = f"{rng.choice(language.people)} said : {' '.join(words)} . again : {' '.join(words[:at])}"
-    return _choices(rng, words[at], wrong, f"{language.passage(rng)} {said}")
+    return _choices(rng, words[at], wrong, said)
 
 
 _MAKERS: dict[str, Callable[[_Language, random.Random, str], Item]] = {"world": _world, "sum": _sum, "repeat": _repeat}

@@ -16,6 +16,7 @@ from sheaf.dejavu import corpus, models
 __all__ = ["job_of", "load", "loss_of", "train", "train_all"]
 
 RATE, WARM_UP, CLIP = 3e-3, 30, 1.0
+FIRST = 0.2  # share of the steps spent on the documents that come first, where a corpus has such
 SOURCES = [models, corpus]
 
 
@@ -33,11 +34,14 @@ def train(job: Job) -> dict[str, Any]:
     model = models.OPT(config, seed=job["seed"])
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
     generator = torch.Generator().manual_seed(job["seed"] + 1)
-    order = torch.randperm(len(text.train), generator=generator)
+    drills = torch.randperm(text.first, generator=generator)
+    order = text.first + torch.randperm(len(text.train) - text.first, generator=generator)
+    early = int(FIRST * job["steps"]) if text.first else 0
     began, rate = time.process_time(), job.get("rate", RATE)
     for step in range(job["steps"]):
-        at = torch.arange(step * job["batch"], (step + 1) * job["batch"]) % len(order)
-        batch = text.train[order[at]]
+        at = torch.arange(step * job["batch"], (step + 1) * job["batch"])
+        chosen = drills[at % len(drills)] if step < early else order[(at - early * job["batch"]) % len(order)]
+        batch = text.train[chosen]
         warm = min(1.0, (step + 1) / WARM_UP)
         for group in optimiser.param_groups:
             group["lr"] = rate * warm * (0.05 + 0.475 * (1 + math.cos(math.pi * step / job["steps"])))
