@@ -9,6 +9,8 @@ A program that makes up for skipped positions goes over its rows once per positi
 after that. Positions beyond `length` cost an empty program each, because the length lives on the device.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -155,7 +157,7 @@ def gather_heads(
         return bo.expand(batch, d).clone()
     splits = triton.cdiv(capacity, _POSITIONS)
     shape = shape_for("dot", d, wq.dtype, batch, wq.device)
-    single = {"dtype": torch.float32, "device": x.device}
+    single: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     queries, sums = torch.empty(k, batch, width, **single), torch.empty(k, batch, splits, width, **single)
     largest, totals = torch.empty(2, k, batch, splits, **single)
     factors, rows = torch.empty(k * width, batch, **single), torch.empty(k * width, dtype=torch.int64, device=x.device)

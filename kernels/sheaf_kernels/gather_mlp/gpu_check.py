@@ -19,6 +19,8 @@ from sheaf_kernels.predict_topk import predict_topk, reference
 
 __all__ = ["CHECKS", "check_graph", "check_heads", "check_mlp", "check_predictor", "main"]
 
+_mlp: Callable[..., Tensor] = gather_mlp  # called with lists of tensors below
+_heads: Callable[..., Tensor] = gather_heads
 # error of a whole tensor against float64 on the same numbers, relative to the sums of absolute values
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 8e-4}
 
@@ -44,16 +46,16 @@ def check_mlp(dtype: torch.dtype, batch: int, d: int, f: int, k: int, activation
         _draw(generator, *s, dtype=dtype, scale=d**-0.25) for s in ((batch, d), (f, d), (f,), (f, d), (d,))
     )
     index = torch.randint(-1, f, (k,), generator=generator).to(_device())
-    found = gather_mlp(x, w1, b1, w2t, b2, index, activation, threshold, backend="triton")
+    found = _mlp(x, w1, b1, w2t, b2, index, activation, threshold, backend="triton")
     exact = [t.double() for t in (x, w1, b1, w2t, b2)]
     if threshold is not None:  # a row at the very threshold may go either way; move it so that none is there
         hidden = exact[0] @ exact[1].T + exact[2]
         threshold = float(threshold)
         near = ((hidden.abs() - threshold).abs() < 1e-2).any(0)
         index = torch.where(near[index.clamp_min(0)], -1, index)
-        found = gather_mlp(x, w1, b1, w2t, b2, index, activation, threshold, backend="triton")
-    expected = gather_mlp(*exact, index, activation, threshold, backend="reference")
-    size = gather_mlp(*(t.abs() for t in exact), index, backend="reference")
+        found = _mlp(x, w1, b1, w2t, b2, index, activation, threshold, backend="triton")
+    expected = _mlp(*exact, index, activation, threshold, backend="reference")
+    size = _mlp(*(t.abs() for t in exact), index, backend="reference")
     _close(found, expected, size, dtype, "gather_mlp")
 
 
@@ -74,9 +76,9 @@ def check_heads(dtype: torch.dtype, batch: int, heads: int, width: int, d: int, 
     for t in range(tokens):
         x = _draw(generator, batch, d, dtype=dtype)
         chosen = torch.cat([torch.randperm(heads, generator=generator)[:kept], torch.tensor([-1])]).to(device)
-        found.append(gather_heads(x, *weights, *cache, t, chosen, inputs, filled, backend="triton"))
-        gather_heads(x.double(), *exact, *full, t, torch.arange(heads, device=device), backend="reference")
-        expected.append(gather_heads(x.double(), *exact, *full, t, chosen, backend="reference"))
+        found.append(_heads(x, *weights, *cache, t, chosen, inputs, filled, backend="triton"))
+        _heads(x.double(), *exact, *full, t, torch.arange(heads, device=device), backend="reference")
+        expected.append(_heads(x.double(), *exact, *full, t, chosen, backend="reference"))
     one, other = torch.stack(found), torch.stack(expected)
     _close(one, other, other * 4, dtype, "gather_heads")
 
@@ -128,8 +130,8 @@ def check_graph() -> None:
     def step() -> tuple[Tensor, Tensor, Tensor]:
         index = predict_topk(x, a, b, 300, backend="triton")
         return (
-            gather_heads(x, *attention, *cache, length, chosen, backend="triton"),
-            gather_mlp(x, *mlp, index, backend="triton"), index,
+            _heads(x, *attention, *cache, length, chosen, backend="triton"),
+            _mlp(x, *mlp, index, backend="triton"), index,
         )  # fmt: skip
 
     step()
@@ -143,11 +145,11 @@ def check_graph() -> None:
         length.fill_(t)
         graph.replay()
         exact = [v.double() for v in attention]
-        expected = gather_heads(x.double(), *exact, *exact_cache, t, chosen, backend="reference")
+        expected = _heads(x.double(), *exact, *exact_cache, t, chosen, backend="reference")
     _close(found[0], expected, expected * 4, dtype, "gather_heads in a graph")
     weights = [v.double() for v in mlp]
-    expected = gather_mlp(x.double(), *weights, found[2], backend="reference")
-    size = gather_mlp(x.double().abs(), *(v.abs() for v in weights), found[2], backend="reference")
+    expected = _mlp(x.double(), *weights, found[2], backend="reference")
+    size = _mlp(x.double().abs(), *(v.abs() for v in weights), found[2], backend="reference")
     _close(found[1], expected, size, dtype, "gather_mlp in a graph")
 
 

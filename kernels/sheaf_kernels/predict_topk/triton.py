@@ -5,7 +5,8 @@
     cut     = k-th largest      one program: the bits of the scores, as ordered integers, two a pass, at most 16 passes
     index   = scores above it   chunks in parallel, each at the place that the counts before it give; ties to the first
 
-The one program that finds the cut reads the scores from its own cache, 4 * out bytes a pass; look-ahead hides it, where there is any.
+The one program that finds the cut reads the scores from its own cache, 4 * out bytes a pass; look-ahead
+hides it, where there is any.
 """
 
 from math import inf
