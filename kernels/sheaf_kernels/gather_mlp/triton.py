@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
+from triton.testing import do_bench
 
 from . import triton_kernels as kernels
 
@@ -37,8 +38,15 @@ class Shape:
 
 # candidates for products with whole rows, and for weighted sums of rows; the first is the rule's choice
 DOT = (Shape(1, 4096, 4), Shape(1, 2048, 4), Shape(2, 2048, 4), Shape(4, 1024, 4), Shape(1, 4096, 8), Shape(4, 512, 4, 3))
+SHORT = (Shape(8, 1024, 4), Shape(4, 1024, 4), Shape(16, 1024, 8), Shape(16, 512, 4))  # products with rows of at most 1024
 ADD = (Shape(8, 512, 4), Shape(16, 512, 4), Shape(16, 256, 4), Shape(8, 1024, 8), Shape(8, 512, 4, 3), Shape(32, 256, 8))
 _tuned: dict[tuple[Any, ...], Shape] = {}
+
+
+def _candidates(kind: str, d: int) -> tuple[Shape, ...]:
+    if kind == "add":
+        return ADD
+    return SHORT if d <= 1024 else DOT
 
 
 def shape_for(kind: str, d: int, dtype: torch.dtype, batch: int, device: torch.device) -> Shape:
@@ -47,7 +55,7 @@ def shape_for(kind: str, d: int, dtype: torch.dtype, batch: int, device: torch.d
     Args:
         kind: "dot" or "add".
     """
-    base = _tuned.get((kind, d, dtype, device.type)) or (DOT if kind == "dot" else ADD)[0]
+    base = _tuned.get((kind, d, dtype, device.type)) or _candidates(kind, d)[0]
     if INTERPRETED:
         base = replace(base, columns=min(base.columns, 64), rows=8)
     base = replace(base, columns=min(base.columns, triton.next_power_of_2(d)))
@@ -127,34 +135,39 @@ def gather_mlp(
         return weighted_rows(hidden, w2t, index, b2, len(x), x.dtype, threshold)
 
 
-def tune(d: int, rows: int, dtype: torch.dtype, device: torch.device | str = "cuda", k: int | None = None) -> dict[str, Shape]:
+def tune(
+    d: int, rows: int, dtype: torch.dtype, k: int | None = None, kinds: tuple[str, ...] = ("dot", "add")
+) -> dict[str, Shape]:
     """Time the candidate shapes on random weights [rows, d] and keep the fastest for this width and dtype; needs a GPU.
 
     Args:
         rows: of the matrix; together far more than the L2 cache should hold.
         k: chosen rows, a tenth by default.
+        kinds: which of the two programs.
 
     Raises:
         RuntimeError: no GPU, or no candidate compiles.
     """
     if INTERPRETED or not torch.cuda.is_available():
         raise RuntimeError("shapes are tuned by timing them on a GPU; there is none")
-    device, k = torch.device(device), k or rows // 10
+    device, k = torch.device("cuda"), k or rows // 10
     generator = torch.Generator(device).manual_seed(0)
     w = torch.randn(rows, d, dtype=dtype, device=device, generator=generator)
     x, bias = torch.randn(1, d, dtype=dtype, device=device), torch.zeros(max(rows, d), dtype=dtype, device=device)
     index = torch.randperm(rows, device=device, generator=generator)[:k].sort().values
     factors = torch.rand(k, 1, device=device)
-    runs = {
-        "dot": (DOT, lambda s: dot(x, w, bias[:rows], index, 0, shape=s)),
-        "add": (ADD, lambda s: weighted_rows(factors, w, index, bias[:d], 1, dtype, shape=s)),
-    }
+
+    def run(kind: str, shape: Shape) -> Tensor:
+        if kind == "dot":
+            return dot(x, w, bias[:rows], index, 0, shape=shape)
+        return weighted_rows(factors, w, index, bias[:d], 1, dtype, shape=shape)
+
     chosen = {}
-    for kind, (candidates, run) in runs.items():
+    for kind in kinds:
         timed = []
-        for shape in candidates:
+        for shape in _candidates(kind, d):
             try:
-                timed.append((triton.testing.do_bench(lambda s=shape: run(s), 5, 20, return_mode="median"), shape))  # noqa: B023
+                timed.append((do_bench(lambda k=kind, s=shape: run(k, s), 5, 20, return_mode="median"), shape))
             except Exception:  # a candidate that this Triton or this device does not compile is not one
                 continue
         if not timed:
