@@ -1,7 +1,8 @@
 """What the miniatures read: a generated language with facts to look up and facts to remember, or the letters of real text.
 
 The generated language has a word per token. A document is a row of passages: scenes whose facts are asked for a little later,
-facts of a fixed world that can only be remembered, sums, and word lists that are repeated.
+facts of a fixed world that can only be remembered, sums, and word lists that are repeated. Facts are asked for in the order in
+which they were told: looking them up by name alone takes small models longer to learn than is at hand here.
 """
 
 import random
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from sheaf.common.data import external_dir
 
-__all__ = ["TASKS", "Corpus", "Item", "load", "task_items"]
+__all__ = ["TASKS", "Corpus", "Item", "has_text", "load", "task_items"]
 
 CONTEXT = 64  # tokens a model sees
-WORDS = ("land", "?", ".", ":", "plus", "is", "again", "said")
+WORDS = ("land", "colour", "?", ".", ":", "plus", "is", "again", "said")
 COLOURS = ("red", "blue", "green", "white", "black", "brown", "grey", "pink")
 NUMBERS = [str(n) for n in range(19)]
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-_PEOPLE, _PLACES, _THINGS, _PETS, _TOWNS, _LANDS = 16, 12, 12, 12, 24, 8
-TASKS = ("place", "owner", "colour", "world", "sum", "repeat")
+_PEOPLE, _PLACES, _THINGS, _PETS, _TOWNS, _LANDS = 16, 12, 12, 24, 24, 8
+_FACTS = 4  # of a scene
+TASKS = ("place", "world", "colour", "sum", "repeat")
 
 
 @dataclass(frozen=True)
@@ -82,43 +84,31 @@ class _Language:
             [next(groups) for _ in range(n)] for n in (_PEOPLE, _PLACES, _THINGS, _PETS, _TOWNS, _LANDS)
         )
         self.world = {town: rng.choice(self.lands) for town in self.towns}
+        self.colours = {pet: rng.choice(COLOURS) for pet in self.pets}
         self.words = (*WORDS, *COLOURS, *NUMBERS, *names)
 
-    def scene(self, rng: random.Random) -> tuple[list[str], list[tuple[str, str, list[str], str]]]:
-        """Facts (who is where, what belongs to whom, which pet is what colour), and questions about them.
-
-        Questions are (kind, prompt, wrong answers from the same scene, answer). A prompt ends with the first word of its fact.
-        """
-        facts, questions = [], []
-        for kind, keys, values in (
-            ("place", self.people, self.places),
-            ("owner", self.things, self.people),
-            ("colour", self.pets, COLOURS),
-        ):
-            pairs = list(zip(rng.sample(keys, 3), rng.sample(values, 3), strict=True))
-            facts += [f"{key} {value} ." for key, value in pairs]
-            questions += [(kind, k, [other for _, other in pairs if other != v], v) for k, v in pairs]
-        rng.shuffle(facts)
-        return facts, questions
+    def scene(self, rng: random.Random) -> tuple[list[str], list[str]]:
+        """Who is where: people and their places."""
+        return rng.sample(self.people, _FACTS), rng.sample(self.places, _FACTS)
 
     def passage(self, rng: random.Random) -> str:
         """One passage of a document."""
         kind = rng.random()
+        if kind < 0.3:
+            told = " ".join(f"{person} {place} ." for person, place in zip(*self.scene(rng), strict=True))
+            return f"{told} ? {told}"
         if kind < 0.5:
-            facts, questions = self.scene(rng)
-            asked = rng.sample(questions, len(questions))
-            return " ".join([*facts, "?", *(f"{prompt} {answer} ." for _, prompt, _, answer in asked)])
+            return " ".join(f"land ? {t} {self.world[t]} ." for t in rng.sample(self.towns, 3))
         if kind < 0.65:
-            towns = rng.sample(self.towns, 3)
-            return " ".join(f"land ? {t} {self.world[t]} ." for t in towns)
-        if kind < 0.8:
+            return " ".join(f"colour ? {p} {self.colours[p]} ." for p in rng.sample(self.pets, 3))
+        if kind < 0.85:
             return " ".join(f"{a} plus {b} is {a + b} ." for a, b in (self.sum(rng) for _ in range(3)))
-        words = rng.sample(self.things + self.places, 10)
+        words = rng.sample(self.things + self.places, 3 * _FACTS - 2)
         return f"{rng.choice(self.people)} said : {' '.join(words)} . again : {' '.join(words)} ."
 
     def drill(self, rng: random.Random, words: int) -> list[str]:
-        """A list repeated until there are so many words: what teaches a small model to look back, within its first minute."""
-        row = rng.sample([*self.people, *self.places, *self.things, *self.pets, *COLOURS], rng.randrange(8, 24))
+        """A list repeated until there are so many words: it teaches a small model to look back, within its first seconds."""
+        row = rng.sample([*self.people, *self.places, *self.things], 3 * _FACTS + 1)
         return (row * (words // len(row) + 1))[:words]
 
     def sum(self, rng: random.Random) -> tuple[int, int]:
@@ -189,7 +179,7 @@ def has_text() -> bool:
 
 
 def task_items(task: str, n: int, seed: int = 0) -> list[Item]:
-    """Held-out questions of one task of the generated language, three to four choices each, one of them right.
+    """Held-out questions of one task of the generated language, three or four choices each, one of them right.
 
     Raises:
         ValueError: unknown task.
@@ -197,7 +187,7 @@ def task_items(task: str, n: int, seed: int = 0) -> list[Item]:
     if task not in TASKS:
         raise ValueError(f"task {task!r} is unknown; use one of {', '.join(TASKS)}")
     rng = random.Random(f"{task} {seed}")
-    return [_MAKERS.get(task, _asked)(_language(), rng, task) for _ in range(n)]
+    return [_MAKERS.get(task, _remembered)(_language(), rng, task) for _ in range(n)]
 
 
 def _choices(rng: random.Random, right: str, wrong: list[str], context: str) -> Item:
@@ -206,17 +196,21 @@ def _choices(rng: random.Random, right: str, wrong: list[str], context: str) -> 
     return Item(context, tuple(options), options.index(right))
 
 
-def _asked(language: _Language, rng: random.Random, task: str) -> Item:
-    facts, questions = language.scene(rng)
-    _, prompt, wrong, right = rng.choice([q for q in questions if q[0] == task])
-    return _choices(rng, right, wrong, " ".join([*facts, "?", prompt]))
+def _place(language: _Language, rng: random.Random, task: str) -> Item:
+    people, places = language.scene(rng)
+    told = [f"{person} {place} ." for person, place in zip(people, places, strict=True)]
+    at = rng.randrange(_FACTS)
+    context = " ".join([*told, "?", *told[:at], people[at]])
+    return _choices(rng, places[at], [p for p in places if p != places[at]], context)
 
 
-def _world(language: _Language, rng: random.Random, task: str) -> Item:
-    before, town = language.passage(rng), rng.choice(language.towns)
-    right = language.world[town]
-    wrong = rng.sample([land for land in language.lands if land != right], 3)
-    return _choices(rng, right, wrong, f"{before} land ? {town}")
+def _remembered(language: _Language, rng: random.Random, task: str) -> Item:
+    facts, known, word = (
+        (language.world, language.lands, "land") if task == "world" else (language.colours, list(COLOURS), "colour")
+    )
+    asked = rng.choice(list(facts))
+    wrong = rng.sample([x for x in known if x != facts[asked]], 3)
+    return _choices(rng, facts[asked], wrong, f"{language.passage(rng)} {word} ? {asked}")
 
 
 def _sum(language: _Language, rng: random.Random, task: str) -> Item:
@@ -226,11 +220,11 @@ def _sum(language: _Language, rng: random.Random, task: str) -> Item:
 
 
 def _repeat(language: _Language, rng: random.Random, task: str) -> Item:
-    words = rng.sample(language.things + language.places, 10)
-    at = rng.randrange(2, 10)
+    words = rng.sample(language.things + language.places, 3 * _FACTS - 2)
+    at = rng.randrange(2, len(words))
     wrong = rng.sample([w for i, w in enumerate(words) if i not in (at, at - 1)], 3)
     said = f"{rng.choice(language.people)} said : {' '.join(words)} . again : {' '.join(words[:at])}"
     return _choices(rng, words[at], wrong, said)
 
 
-_MAKERS: dict[str, Callable[[_Language, random.Random, str], Item]] = {"world": _world, "sum": _sum, "repeat": _repeat}
+_MAKERS: dict[str, Callable[[_Language, random.Random, str], Item]] = {"place": _place, "sum": _sum, "repeat": _repeat}

@@ -81,7 +81,9 @@ def accuracy(job: Job) -> dict[str, Any]:
     for arm in job["arms"]:
         one = quantise.quantised_model(model, arm["bits"]) if "bits" in arm else model
         dense = len(arm.get("dense", [0]))
-        total = masks.total_sparsity(1 - arm.get("heads", 1.0), 1 - arm.get("neurons", 1.0), layers, dense)
+        attention = 1 - count(arm.get("heads", 1.0), model.config.heads) / model.config.heads
+        mlp = 1 - count(arm.get("neurons", 1.0), model.config.ffn) / model.config.ffn
+        total = masks.total_sparsity(attention, mlp, layers, dense)
         found[arm["name"]] = {
             "tasks": {task: score_items(one, a, tap=_tap(one, arm, banks)) for task, a in asked.items()},
             "losses": _document_losses(one, sequences, tap=_tap(one, arm, banks)), "total": total,

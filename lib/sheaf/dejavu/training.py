@@ -15,8 +15,8 @@ from sheaf.dejavu import corpus, models
 
 __all__ = ["job_of", "load", "loss_of", "train", "train_all"]
 
-RATE, WARM_UP, CLIP = 3e-3, 30, 1.0
-FIRST = 0.2  # share of the steps spent on the documents that come first, where a corpus has such
+RATE, WARM_UP, CLIP = 5e-3, 30, 1.0
+FIRST = 0.3  # share of the steps spent on the documents that come first, where a corpus has such
 SOURCES = [models, corpus]
 
 
