@@ -5,10 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["recall_of", "searchers", "timed"]
+from sheaf.dejavu.masks import count, record, top
+from sheaf.dejavu.models import OPT
+
+__all__ = ["measure", "recall_of", "searchers", "timed", "trained_recall"]
 
 
 def searchers(rows: Tensor, k: int, *, links: int = 16, build: int = 40, search: int = 0) -> dict[str, Callable[[Tensor], Any]]:
@@ -64,3 +68,41 @@ def recall_of(found: Any, wanted: Tensor) -> float:
     """Share of the wanted rows, bool [n], among found indices."""
     indices = torch.as_tensor(np.asarray(found)).flatten()
     return float(wanted[indices[indices >= 0]].sum() / wanted.sum().clamp_min(1))
+
+
+def measure(width: int, neurons: int, queries: int, share: float = 0.1, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Time every search on random rows [neurons, width]: medians, and the faster search over the dense product by query.
+
+    A share of the rows is looked for. The graph is built beforehand and its time is not counted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows, asked = (torch.randn(n, width, generator=generator) for n in (neurons, queries + 1))
+    k = count(share, neurons)
+    ways = searchers(rows, k)
+    seconds = timed(ways, asked)
+    wanted = torch.zeros(neurons, dtype=torch.bool)
+    wanted[torch.topk(asked[0] @ rows.T, k).indices] = True
+    table = pd.DataFrame([
+        {"way": name, "ms": 1e3 * float(np.median(s)),
+         "over the dense product": float(np.median(s) / np.median(seconds["dense product"])),
+         "recall of the largest": 1.0 if name == "dense product" else recall_of(ways[name](asked[:1]), wanted)}
+        for name, s in seconds.items()
+    ])  # fmt: skip
+    fastest = np.minimum(seconds["faiss, exact"], seconds["faiss, HNSW"])
+    return table, fastest / np.asarray(seconds["dense product"])
+
+
+def trained_recall(model: OPT, ids: Tensor, share: float = 0.1, queries: int = 100) -> float:
+    """Recall by HNSW of a trained layer's largest pre-activations: rows of W1 with their bias, inputs with a one added.
+
+    The middle layer; the ``share`` of the neurons with the largest values is looked for, for so many tokens.
+    """
+    layer = model.config.layers // 2
+    block = model.stack[layer]
+    h = block.norm2(record(model, ids).history[2 * layer + 1]).flatten(0, 1)[:queries]
+    rows = torch.cat([block.up.weight, block.up.bias[:, None]], 1)
+    asked = torch.cat([h, torch.ones(len(h), 1)], 1)
+    k = count(share, len(rows))
+    find = searchers(rows, k)["faiss, HNSW"]
+    wanted = top(asked @ rows.T, k)
+    return float(np.mean([recall_of(find(q[None]), w) for q, w in zip(asked, wanted, strict=True)]))
