@@ -1,5 +1,6 @@
 """Which backend runs an operation: "auto", "cpu", "triton" or "reference", with one sentence for what cannot be had."""
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -12,6 +13,16 @@ __all__ = ["BACKENDS", "choose", "triton_module"]
 BACKENDS = ("auto", "cpu", "triton", "reference")
 
 
+_loaded: set[str] = set()  # finding a library reads its sources, which one decode step in microseconds cannot pay each time
+
+
+def _available(op: str) -> bool:
+    if op not in _loaded and build.available(op):
+        _loaded.add(op)
+    return op in _loaded
+
+
+@cache
 def triton_module(op: str) -> ModuleType | None:
     """The operation's Triton form, or None when Triton is not installed."""
     try:
@@ -51,7 +62,7 @@ def choose(
     fits = device.type == "cpu" and dtype in cpu
     if backend == "cpu" and not fits:
         raise ValueError(f"the compiled form of {op} takes {_names(cpu)} on a CPU; got {dtype} on {device}")
-    if fits and build.available(op):
+    if fits and _available(op):
         return "cpu"
     if backend == "cpu":
         raise RuntimeError(f"the compiled {op} kernel is not built; run `make kernels`, or use backend='reference'")

@@ -53,6 +53,7 @@ void run(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2t,
         for (int r = 0; r < count; ++r) {
           from[r] = first + index[i + r] * d;
           to[r] = second + index[i + r] * d;
+          soon(to[r]);
         }
         dots<In>(from, count, d, xs, batch, hidden);
         int kept = 0;
@@ -65,6 +66,7 @@ void run(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2t,
           }
           if (needed) to[kept++] = to[r];
         }
+        for (int64_t next = i + kRows; next < std::min(i + 2 * kRows, until); ++next) soon(first + index[next] * d);
         add_rows<Out>(to, kept, d, hidden, batch, mine);
       }
     }

@@ -15,6 +15,7 @@ from torch import Tensor
 from sheaf.dejavu.models import OPTConfig
 from sheaf_kernels.gather_heads import gather_heads
 from sheaf_kernels.gather_mlp import gather_mlp
+from sheaf_kernels.memory import huge
 from sheaf_kernels.predict_topk import predict_topk
 
 __all__ = ["AHEAD", "Engine", "Kept", "Weights"]
@@ -77,7 +78,7 @@ class Engine:
                 self._fill(3, heads, width, d), self._fill(3, heads, width), wot, self._fill(d),
                 self._fill(f, d), self._fill(f), w2t, self._fill(d),
                 (self._fill(ranks[0], d), self._draw(heads, ranks[0])), (self._fill(ranks[1], d), self._draw(f, ranks[1])),
-                wot.view(d, d).T.contiguous() if copies else None, w2t.T.contiguous() if copies else None,
+                self._transposed(wot.view(d, d)) if copies else None, self._transposed(w2t) if copies else None,
             ))  # fmt: skip
         self.unembed = self._fill(config.vocab, d) if output else None
         shape = (config.layers, batch, heads, capacity, width)
@@ -90,12 +91,20 @@ class Engine:
         self._alive: list[Tensor] = []  # what a second stream reads must outlive the call that made it
 
     def _fill(self, *shape: int) -> Tensor:
-        out = torch.empty(shape, dtype=self.dtype, device=self.device)
+        if self.device.type == "cpu":
+            out = huge(*shape, dtype=self.dtype)
+        else:
+            out = torch.empty(shape, dtype=self.dtype, device=self.device)
         flat, size = out.view(-1), len(self._pool)
         for start in range(0, flat.numel(), size):
             part = flat[start : start + size]
             part.copy_(self._pool[: len(part)])
         return out
+
+    def _transposed(self, w: Tensor) -> Tensor:
+        shape = (w.shape[1], w.shape[0])
+        out = huge(*shape, dtype=w.dtype) if w.device.type == "cpu" else w.new_empty(shape)
+        return out.copy_(w.T)
 
     def _draw(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._generator, device=self.device).to(self.dtype)

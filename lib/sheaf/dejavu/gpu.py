@@ -115,9 +115,10 @@ def _layers(tune: bool = True) -> Engine:
 
 def _check(engine: Engine) -> None:
     x = engine.tokens(1)[0]
-    at = torch.full((), 64, dtype=torch.int64, device=DEVICE)
-    engine.prompt(64)
-    right = engine.dense(x, 64).float()
+    prompt = engine.capacity // 2
+    at = torch.full((), prompt, dtype=torch.int64, device=DEVICE)
+    engine.prompt(prompt)
+    right = engine.dense(x, prompt).float()
     ways = {
         "own dense": engine.own_dense(x, at),
         "sparse": engine.sparse(x, at, Kept(engine.config.heads, engine.config.ffn), "half"),
