@@ -7,9 +7,9 @@ pages where the system has them, except those in oneDNN's own format.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ __all__ = ["DENSITIES", "alternate", "heads", "mlp", "predictor", "stream"]
 DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.8)
 _CACHE = 96 * 2**20  # bytes; three times a large last-level cache
 Arms = dict[str, Callable[[], object]]
+Key = TypeVar("Key")
 Rows = list[dict[str, Any]]
 _flush = torch.empty(0)
 
@@ -45,7 +46,7 @@ def _empty_caches() -> None:
     _flush.add_(1)
 
 
-def alternate(arms: Arms, rounds: int) -> list[dict[str, float]]:
+def alternate(arms: Mapping[Key, Callable[[], object]], rounds: int) -> list[dict[Key, float]]:
     """CPU seconds of this thread for every arm, in turn, caches emptied before each; a first round is dropped."""
     names, kept = list(arms), []
     for turn in range(rounds + 1):
@@ -121,11 +122,12 @@ def mlp(
     w2.copy_(w2t.T)
     x, b1, b2 = (torch.randn(*s, generator=random).to(dtype) for s in ((1, d), (f,), (d,)))
     every = torch.arange(f)
-    hidden = F.linear(x, w1, b1).relu_()[0].float()
-    size, found = w1.element_size(), []
+    hidden = F.linear(x.float(), w1.float(), b1.float()).relu_()[0]
+    size = w1.element_size()
 
     def ours(index: Tensor, threshold: float | None = None) -> Callable[[], Tensor]:
-        return lambda: gather_mlp(x, w1, b1, w2t, b2, index, "relu", threshold, backend="cpu")
+        operator, limit = torch.ops.sheaf.gather_mlp, -1.0 if threshold is None else threshold
+        return lambda: operator(x, w1, b1, w2t, b2, index, 0, limit)
 
     with _single():
         dense: Arms = {
@@ -141,15 +143,15 @@ def mlp(
         with suppress(RuntimeError, AttributeError, NotImplementedError):  # a rival that not every build of torch has
             dense["dense, int4 (torch)"] = _int4(x, (w1, w2))
         dense["stream"] = stream(w1.view(-1))
-        reads = {"stream": f * d * size, "dense, int4 (torch)": f * d + f * d // 32 * size}
-        found += _rows(alternate(dense, rounds), density=1.0, bytes=2 * f * d * size)
-        for row in found:
-            row["bytes"] = reads.get(row["arm"], row["bytes"])
-        for density in densities:
-            k = max(1, round(density * f))
+        arms: dict[tuple[str, float], Callable[[], object]] = {(name, 1.0): arm for name, arm in dense.items()}
+        moved = {(name, 1.0): 2.0 * f * d * size for name in dense}
+        moved["stream", 1.0], moved["dense, int4 (torch)", 1.0] = 1.0 * f * d * size, f * d * (1 + size / 32)
+        wanted = [max(1, round(density * f)) for density in densities]
+        space = torch.empty(2, max(wanted, default=0), d, dtype=dtype)
+        for k in wanted:
             best = hidden.topk(k)
-            index, cut = best.indices.sort().values, float(best.values[-1]) * (1 - 1e-6) if density < 1 else 0.0
-            first, second, columns = (torch.empty(shape, dtype=dtype) for shape in ((k, d), (k, d), (d, k)))
+            index, cut = best.indices.sort().values, float(best.values[-1]) * (1 - 1e-6)
+            first, second, columns = space[0, :k], space[1, :k], space[1, :k].view(d, k)
 
             def indexed(index: Tensor = index, first: Tensor = first, second: Tensor = second) -> Tensor:
                 torch.index_select(w1, 0, index, out=first)
@@ -162,16 +164,19 @@ def mlp(
                 torch.index_select(w2, 1, index, out=columns)
                 return F.linear(F.linear(x, first, b1[index]).relu_(), columns, b2)
 
-            arms: Arms = {
-                "gathered": ours(index), "index, then multiply": indexed, "index, W2 by columns": by_columns,
-                "threshold": ours(every, max(cut, 0.0)),
-            }  # fmt: skip
             reference = gather_mlp(x, w1, b1, w2t, b2, index, backend="reference").float()
-            for name in ("gathered", "index, then multiply", "index, W2 by columns"):
-                _same(name, arms[name](), reference)
-            moved = {"gathered": 2 * k, "index, then multiply": 6 * k, "index, W2 by columns": 6 * k, "threshold": f + k}
-            part = _rows(alternate(arms, rounds), density=k / f)
-            found += [{**row, "bytes": moved[row["arm"]] * d * size} for row in part]
+            ways = {
+                "gathered": (ours(index), 2 * k), "index, then multiply": (indexed, 6 * k),
+                "index, W2 by columns": (by_columns, 6 * k), "threshold": (ours(every, max(cut, 0.0)), f + k),
+            }  # fmt: skip
+            for name, (arm, rows) in ways.items():
+                if name != "threshold":  # may differ by a row that lies at the very threshold
+                    _same(name, arm(), reference)
+                arms[name, k / f], moved[name, k / f] = arm, 1.0 * rows * d * size
+        found = [
+            {"arm": arm, "density": density, "round": i, "seconds": seconds, "bytes": moved[arm, density]}
+            for i, row in enumerate(alternate(arms, rounds)) for (arm, density), seconds in row.items()
+        ]  # fmt: skip
     return [{**row, "d": d, "f": f, "dtype": str(dtype).removeprefix("torch.")} for row in found]
 
 
