@@ -25,7 +25,7 @@ LINES, BYTES = 500, 5_000_000
 COMES_WITH = {  # packages that a declared one is made of
     "IPython": "ipykernel", "jupyter_client": "ipykernel", "traitlets": "ipykernel",
     "sklearn": "scikit_learn", "pydantic_core": "pydantic", "PIL": "pillow",
-    "yaml": "snakemake", "markupsafe": "jinja2", "triton": "torch", "bs4": "nbconvert",
+    "yaml": "snakemake", "markupsafe": "jinja2", "triton": "torch", "bs4": "nbconvert", "faiss": "faiss_cpu",
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,13 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
 
 
+def _sources(op: str) -> list[Path]:
+    """The C++ files of ``op``, and the headers of other operations that they include as "../other/file.h"."""
+    own = sorted(path for path in (PACKAGE / op).glob("*") if path.suffix in (".cpp", ".h"))
+    shared = {PACKAGE / named for path in own for named in re.findall(r'^#include "\.\./(.+?)"', path.read_text(), re.M)}
+    return [*own, *sorted(shared)]
+
+
 def library(op: str) -> Path:
     """The file that the library of ``op`` has once built; changes with sources, flags, processor and torch version.
 
@@ -70,9 +78,8 @@ def library(op: str) -> Path:
     if op not in operations():
         raise ValueError(f"{op!r} is no compiled operation; there are {', '.join(operations())}")
     digest = hashlib.sha256(f"{torch.__version__} {' '.join(FLAGS)} {_processor()}".encode())
-    for path in sorted((PACKAGE / op).glob("*")):
-        if path.suffix in (".cpp", ".h"):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in _sources(op):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return build_dir() / f"{op}-{digest.hexdigest()[:16]}.so"
 
 
