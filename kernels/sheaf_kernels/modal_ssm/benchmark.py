@@ -3,8 +3,10 @@
 Seconds are CPU seconds of one thread, all arms in turn in one run. Orders are real degrees: 2 m for m complex modes.
 """
 
+import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from . import compiled, modal_prefill, modal_step, reference
 from .gpu_benchmark import random_modes
 from .modes import Modes
 
-__all__ = ["bandwidth_arms", "eager_arms", "prefill_arms", "step_arms"]
+__all__ = ["bandwidth_arms", "eager_arms", "prefill_arms", "steady", "step_arms"]
 
 Arms = dict[str, Callable[[], object]]
 
@@ -24,6 +26,22 @@ Arms = dict[str, Callable[[], object]]
 def _need_kernel() -> None:
     if not compiled():
         raise RuntimeError("the modal_ssm kernel is not built; run `make kernels`")
+
+
+def steady(arms: Arms, rounds: int, seconds: float = 0.002) -> list[dict[str, float]]:
+    """Seconds of one call of every arm, in turn, each timed over as many calls as fill ``seconds``.
+
+    A single call of microseconds would time how fast the caches forget the arm before.
+    """
+    once = alternate(arms, 1)[0]
+    times = {name: max(1, min(100, math.ceil(seconds / max(once[name], 1e-6)))) for name in arms}
+
+    def repeat(name: str) -> None:
+        for _ in range(times[name]):
+            arms[name]()
+
+    rows = alternate({name: partial(repeat, name) for name in arms}, rounds)
+    return [{name: taken / times[name] for name, taken in row.items()} for row in rows]
 
 
 def eager_arms(modes: Modes, z: Tensor) -> Arms:
@@ -116,7 +134,7 @@ def _step() -> str:
     rows = []
     with one_core():
         for batch, order in ((1, 16), (16, 16), (1, 64), (16, 64)):
-            times = alternate(step_arms(512, order, batch), 15)
+            times = steady(step_arms(512, order, batch), 9)
             median = {name: statistics.median(row[name] for row in times) for name in times[0]}
             fused = median.pop("fused (this kernel)")
             best = min(median, key=median.__getitem__)

@@ -18,6 +18,8 @@ __all__ = ["ATTENTION_FORMS", "CONVOLUTION_FORMS", "ConvolutionCache", "KVCache"
 
 ATTENTION_FORMS = ("sdpa", "matmul")
 CONVOLUTION_FORMS = ("product", "bmm")
+SHORT = 64  # tokens
+AT_ONCE = 2**20  # products k v^T
 
 
 class Layer(Protocol):
@@ -98,13 +100,21 @@ class Recurrence:
         n = self.mixer.head_width
         u, self.history = _convolve_shortly(self.mixer.project_in(x), self.history, self.taps, self.bias)
         q, k, v = u.view(b, t, 3, -1, n).unbind(2)  # [B, T, H, N]
-        z = (k[..., :, None] * v[..., None, :]).flatten(2).transpose(1, 2).contiguous()
         backend = "auto" if self.backend == "eager" else self.backend
-        y, self.state = modal_prefill(z, self.modes, self.state, self.strategy, backend)
         self._complex = None
-        assert y is not None
-        s = y.transpose(1, 2).reshape(b, t, -1, n, n).to(q.dtype)
-        return self.mixer.project_out((q[..., None] * s).sum(-2).reshape(b, t, d))
+        whole = self.strategy not in ("auto", "recurrent", "chunked")
+        stretch = (
+            t if whole or n == 1 else max(64, AT_ONCE // (b * d * n))
+        )  # N products a channel: take what stays in the cache
+        parts = []
+        for i in range(0, t, stretch):
+            now = slice(i, i + stretch)
+            z = (k[:, now, ..., :, None] * v[:, now, ..., None, :]).flatten(2).transpose(1, 2).contiguous()
+            y, self.state = modal_prefill(z, self.modes, self.state, self.strategy, backend)
+            assert y is not None
+            s = y.transpose(1, 2).reshape(b, -1, d // n, n, n).to(q.dtype)
+            parts.append((q[:, now, ..., None] * s).sum(-2))
+        return self.mixer.project_out(torch.cat(parts, 1).reshape(b, t, d))
 
     def step(self, x: Tensor) -> Tensor:
         """[B, D] -> [B, D], in time that does not depend on what came before."""
@@ -169,7 +179,8 @@ class ConvolutionCache:
             for past, new in zip(self.past, (k, v), strict=True):
                 past[:, :, :t] = new.transpose(1, 2)
         self.position = t
-        mixed = long_convolve(q, k, v, self.h, "fft" if x.is_cuda else "auto")
+        by_fft = self.mixer.head_width == 1 and t > SHORT  # T x T matrices of every channel cost more than they save
+        mixed = long_convolve(q, k, v, self.h, "fft" if by_fft else "auto")
         return self.mixer.project_out(mixed.reshape(b, t, d).to(x.dtype))
 
     def step(self, x: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ def pace(filters: Tensor, order: int = 16, *, threads: int = 2, tick: Callable[[
             parts = piece.chunk(threads)
             done = list(pool.map(_timed, parts, [order] * len(parts)))
             whole = len(filters) / len(piece)
-            seconds = [whole * max(d[i] for d in done) for i in (0, 1)]
-            row: dict[str, float] = dict(zip(("balanced (s)", "modal (s)"), seconds, strict=True))
+            slowest = max(d[0] for d in done), max(d[1] for d in done)
+            row: dict[str, float] = {"balanced (s)": whole * slowest[0], "modal (s)": whole * slowest[1]}
             for name, modes in (("balanced", [d[2] for d in done]), ("modal", [d[3] for d in done])):
                 found = ModalFilters.cat([ModalFilters(*m, part[:, 0]) for m, part in zip(modes, parts, strict=True)])
                 errors = relative_error(piece, found.impulse(piece.shape[1]))

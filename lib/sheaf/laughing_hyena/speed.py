@@ -24,7 +24,7 @@ from sheaf.laughing_hyena.engine import Engine, Session, random_filters
 from sheaf.laughing_hyena.models import LM, LMConfig
 from sheaf_kernels.bench import one_core
 from sheaf_kernels.block_sparse.benchmark import alternate
-from sheaf_kernels.modal_ssm.benchmark import bandwidth_arms, step_arms
+from sheaf_kernels.modal_ssm.benchmark import bandwidth_arms, steady, step_arms
 
 __all__ = [
     "ARMS", "GQA", "HYENA", "MHA", "OURS", "Shape", "bandwidth", "best", "decoding", "engines", "flatness", "formula",
@@ -52,7 +52,8 @@ MHA = ("Transformer, SDPA", "Transformer, two products")
 GQA = ("Transformer GQA, SDPA", "Transformer GQA, two products")
 HYENA = ("Hyena, cached, sums", "Hyena, cached, products")
 OURS = "distilled Hyena"
-RECOMPUTED_UP_TO = 2048  # tokens of the whole batch
+RECOMPUTED_UP_TO = 1024  # tokens of the whole batch
+GROUP = 4  # sequences whose prompts are read together
 
 
 @dataclass(frozen=True)
@@ -226,32 +227,40 @@ def throughput(
 ) -> pd.DataFrame:  # fmt: skip
     """Tokens per second of whole requests by batch, until the state no longer fits ``budget`` bytes.
 
-    A request is the prompt, read in groups of at most 8 sequences (one group is timed, the others take as long), and every step,
-    its time taken at the first, middle and last position and integrated (Simpson's rule: exact for what grows linearly).
+    A request is the prompt, read in groups of 4 sequences (MultiHyena, whose prompts take longest: one by one), and every step,
+    its time taken at the first, middle and last position and integrated (Simpson's rule: exact for what grows linearly). Of two
+    forms of an arm the one that is faster at the middle position is measured, at every batch anew.
 
     Returns:
         Columns batch, arm, round, prefill_s, decode_s, tokens_s (generated tokens over both), decode_tokens_s.
     """
-    made, found = engines(shape, prompt + generated), []
+    made, found = engines(shape, prompt + generated, names), []
     last = prompt + generated - 1
+    middle = (prompt + last) // 2
     with one_core(), threadpool_limits(1):
+        groups = {n: 1 if made[n].model.config.kind == "multihyena" else GROUP for n in names}
+        read = alternate({n: partial(_read, made[n], groups[n], prompt) for n in names}, 2)
+        per_prompt = {n: statistics.median(row[n] for row in read) / groups[n] for n in names}
         for batch in batches:
             fits = [n for n in names if batch * formula(made[n], shape.order, last + 1) <= budget]
-            group, decode = min(batch, 8), {}
-            readers: Arms = {n: partial(_read, made[n], group, prompt) for n in fits}
-            prefill = alternate(readers, rounds)
-            for position in (prompt, (prompt + last) // 2, last):
+            for forms in (MHA, GQA, HYENA):
+                rivals = [n for n in forms if n in fits]
+                if len(rivals) > 1:
+                    pilot = _time(
+                        {n: (placed(made[n], batch, middle, last + 1 - middle), middle) for n in rivals}, 2, 0.0
+                    )
+                    fits = [n for n in fits if n not in rivals or n == best(pilot, rivals)]
+            decode = []
+            for position in (prompt, middle, last):
                 sessions = {n: (placed(made[n], batch, position, last + 1 - position), position) for n in fits}
-                decode[position] = _time(sessions, rounds).set_index(["arm", "round"])["seconds"]
+                decode.append(_time(sessions, rounds).set_index(["arm", "round"])["seconds"])
                 del sessions
-            first, middle, end = decode.values()
-            per_step = (first + 4 * middle + end) / 6
+            per_step = (decode[0] + 4 * decode[1] + decode[2]) / 6
             for n in fits:
                 for i in range(rounds):
-                    read, wrote = prefill[i][n] * batch / group, generated * float(per_step[n, i])
-                    found.append(
-                        (batch, n, i, read, wrote, batch * generated / (read + wrote), batch * generated / wrote)
-                    )
+                    reading, writing = per_prompt[n] * batch, generated * float(per_step[n, i])
+                    speeds = (batch * generated / (reading + writing), batch * generated / writing)
+                    found.append((batch, n, i, reading, writing, *speeds))
             if tick:
                 tick(batch)
     columns = ["batch", "arm", "round", "prefill_s", "decode_s", "tokens_s", "decode_tokens_s"]
@@ -276,10 +285,8 @@ def latency(shape: Shape, positions: Sequence[int], generated: int, rounds: int,
     made = engines(shape, max(positions) + generated, names)
     with one_core(), threadpool_limits(1):
         for position in positions:
-            readers: Arms = {n: partial(_read, made[n], 1, position) for n in names}
-            read = alternate(readers, min(rounds, 3))
+            taken = alternate({n: partial(_read, made[n], 1, position) for n in names}, 1)[0]
             steps = _time({n: (placed(made[n], 1, position, generated), position) for n in names}, rounds)
-            taken = {n: statistics.median(row[n] for row in read) for n in names}
             found.append(steps.assign(position=position, prompt_s=steps["arm"].map(taken)))
             if tick:
                 tick(position)
@@ -333,28 +340,16 @@ def peak_memory(shape: Shape, batch: int, prompt: int, generated: int, names: Se
 
 
 def fused_step(channels: int, cases: Sequence[tuple[int, int]], rounds: int, tick: Tick = None) -> pd.DataFrame:
-    """The step of one layer by this kernel and by torch, for (batch, order): columns batch, order, arm, round, seconds.
-
-    A call is as many steps as fill two milliseconds: a single one would time how fast caches forget the arm before.
-    """
+    """The step of one layer by this kernel and by torch, for (batch, order): columns batch, order, arm, round, seconds."""
     found = []
     with one_core(), threadpool_limits(1):
         for batch, order in cases:
-            arms = step_arms(channels, order, batch)
-            once = alternate(arms, 1)[0]
-            steps = {arm: max(1, min(100, math.ceil(0.002 / max(once[arm], 1e-6)))) for arm in arms}
-            repeated: Arms = {arm: partial(_repeat, run, steps[arm]) for arm, run in arms.items()}
-            rows = alternate(repeated, rounds)
-            tidy = [(batch, order, arm, i, s / steps[arm]) for i, row in enumerate(rows) for arm, s in row.items()]
+            rows = steady(step_arms(channels, order, batch), rounds)
+            tidy = [(batch, order, arm, i, s) for i, row in enumerate(rows) for arm, s in row.items()]
             found.append(pd.DataFrame(tidy, columns=["batch", "order", "arm", "round", "seconds"]))
             if tick:
                 tick((batch, order))
     return pd.concat(found, ignore_index=True)
-
-
-def _repeat(run: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        run()
 
 
 def bandwidth(channels: int, order: int, batch: int, rounds: int) -> pd.DataFrame:
