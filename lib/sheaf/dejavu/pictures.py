@@ -166,7 +166,8 @@ def look_ahead(frame: pd.DataFrame) -> Figure:
     for ax, column in zip(axes, ("recall", "predicted"), strict=True):
         for i, name in enumerate(frame["model"].unique()):
             part = frame[(frame["model"] == name) & (frame["layer"] > 0)].groupby("ahead")[column].mean()
-            ax.plot(range(len(order)), 100 * part[order], MARKERS[i] + "-", color=COLOURS[i], ms=4, label=name)
+            at = [a for a in order if a in part]
+            ax.plot([order.index(a) for a in at], 100 * part[at], MARKERS[i] + "-", color=COLOURS[i], ms=4, label=name)
         ax.set_xticks(range(len(order)), order)
         ax.set_ylabel("recall (%)" if column == "recall" else "density predicted (%)")
     axes[0].legend(fontsize=7)
