@@ -114,6 +114,14 @@ def test_trainings_are_kept_and_loaded() -> None:
     assert other["loss"] < first["loss"]
 
 
+@pytest.mark.parametrize(("learnt", "drills"), [(100.0, 1), (0.0, 3)])
+def test_drills_end_when_learnt_or_after_as_many_steps_as_the_rest(
+    learnt: float, drills: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "LEARNT", learnt)
+    assert training.train(training.job_of(TINY))["drills"] == drills
+
+
 def test_a_whole_experiment_at_toy_size() -> None:
     settings: dict[str, Any] = {"model": TINY, "evaluate": 4, "predictor": {"rank": 4, "epochs": 1, "documents": 8}, "items": 2,
                                 "depths": [2, 3], "processes": 1}  # fmt: skip

@@ -226,7 +226,8 @@ def predictor(
 ) -> Rows:
     """Scores of all units and the k best of them: in one step, by torch, and torch's products without the selection."""
     random = torch.Generator().manual_seed(seed)
-    x, a, b = (torch.randn(*s, generator=random).to(dtype) for s in ((1, d), (rank, d), (out, rank)))
+    x = torch.randn(1, d, generator=random).to(dtype)
+    a, b = (huge(*s, dtype=dtype).copy_(torch.randn(s, generator=random)) for s in ((rank, d), (out, rank)))
     with _single():
         timed = alternate({
             "ours": lambda: predict_topk(x, a, b, k, backend="cpu"),

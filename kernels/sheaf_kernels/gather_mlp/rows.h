@@ -23,10 +23,12 @@ namespace rows {
 
 using c10::BFloat16;
 
-// Asks for what will be read 512 bytes on; without a hint to keep it, because every row is read once.
-inline void ahead(const void* p) {
+constexpr int64_t kAhead = 512;  // bytes
+
+// Asks for what will be read some bytes on; without a hint to keep it, because every row is read once.
+inline void ahead(const void* p, int64_t bytes = kAhead) {
 #if defined(__GNUC__)
-  __builtin_prefetch(static_cast<const char*>(p) + 512, 0, 0);
+  __builtin_prefetch(static_cast<const char*>(p) + bytes, 0, 0);
 #endif
 }
 
@@ -277,7 +279,8 @@ constexpr int kRows = 4;  // rows in flight
 
 // out[r * B + b] = rows[r] . x[b], for B arranged vectors.
 template <class L, int R, int B>
-void dots_block(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, typename L::Sum* out) {
+void dots_block(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t distance,
+                typename L::Sum* out) {
   const int64_t padded = round_up(d, L::width), whole = d / L::width * L::width;
   typename L::Acc acc[R][B];
   for (int r = 0; r < R; ++r)
@@ -286,7 +289,7 @@ void dots_block(const typename L::Weight* const* rows, int64_t d, const typename
     typename L::Vec xs[B];
     for (int b = 0; b < B; ++b) xs[b] = L::vec(x + b * padded + c);
     for (int r = 0; r < R; ++r) {
-      ahead(rows[r] + c);
+      ahead(rows[r] + c, distance);
       const auto w = L::row(rows[r] + c);
       for (int b = 0; b < B; ++b) acc[r][b] = L::fma(w, xs[b], acc[r][b]);
     }
@@ -301,14 +304,14 @@ void dots_block(const typename L::Weight* const* rows, int64_t d, const typename
 }
 
 template <class L, int R>
-void dots_some(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t batch,
+void dots_some(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t batch, int64_t distance,
                typename L::Sum* out) {
   const int64_t padded = round_up(d, L::width);
   typename L::Sum part[R * 2];
   for (int64_t b = 0; b < batch; b += 2) {
     const bool two = b + 1 < batch;
-    if (two) dots_block<L, R, 2>(rows, d, x + b * padded, part);
-    else dots_block<L, R, 1>(rows, d, x + b * padded, part);
+    if (two) dots_block<L, R, 2>(rows, d, x + b * padded, distance, part);
+    else dots_block<L, R, 1>(rows, d, x + b * padded, distance, part);
     for (int r = 0; r < R; ++r) {
       out[r * batch + b] = part[two ? 2 * r : r];
       if (two) out[r * batch + b + 1] = part[2 * r + 1];
@@ -316,12 +319,13 @@ void dots_some(const typename L::Weight* const* rows, int64_t d, const typename 
   }
 }
 
-// out[r * batch + b] = rows[r] . x[b] for r < count <= kRows; x is arranged, [batch, round_up(d, width)].
+// out[r * batch + b] = rows[r] . x[b] for r < count <= kRows; x is arranged, [batch, round_up(d, width)]. `distance`: bytes from
+// what is read to what to ask for; of rows that follow one another and are short, as far as the next kRows rows.
 template <class L>
 void dots(const typename L::Weight* const* rows, int count, int64_t d, const typename L::Value* x, int64_t batch,
-          typename L::Sum* out) {
-  if (count == kRows) return dots_some<L, kRows>(rows, d, x, batch, out);
-  for (int r = 0; r < count; ++r) dots_some<L, 1>(rows + r, d, x, batch, out + r * batch);
+          typename L::Sum* out, int64_t distance = kAhead) {
+  if (count == kRows) return dots_some<L, kRows>(rows, d, x, batch, distance, out);
+  for (int r = 0; r < count; ++r) dots_some<L, 1>(rows + r, d, x, batch, distance, out + r * batch);
 }
 
 template <class L, int R>

@@ -105,10 +105,11 @@ void run(const Tensor& x, const Tensor& a, const Tensor& b, int64_t k, double th
     }
   });
   arrange<Second>(hidden, seconds, r, r, arranged);
+  const int64_t group = kRows * r * sizeof(W), distance = group < 16384 ? group : kAhead;
   over_rows(wb, units, r, [&](const W* const* at, int count, int64_t first) {
     static thread_local Scratch<Sum> part_;
     Sum* part = part_.get(kRows * seconds);
-    dots<Second>(at, count, r, arranged, seconds, part);
+    dots<Second>(at, count, r, arranged, seconds, part, distance);
     for (int q = 0; q < count; ++q) scores[first + q] = *std::max_element(part + q * seconds, part + (q + 1) * seconds);
   });
   const int64_t taken = k ? select(scores, units, k, threshold, out) : 0;

@@ -136,9 +136,11 @@ def speedup(config: OPTConfig, heads: float, neurons: float, ranks: tuple[int, i
 
 
 def scaled_ranks(config: OPTConfig) -> tuple[int, int]:
-    """Ranks in the proportion to the width that they have in OPT-175B, to a multiple of 4."""
+    """Ranks in the proportion to the width that they have in OPT-175B, to a multiple of 16; the paper's own at its width."""
     share = config.width / PRESETS["opt-175b"].width
-    return round(PAPER_RANKS[0] * share / 4) * 4, round(PAPER_RANKS[1] * share / 4) * 4
+    if share == 1:
+        return PAPER_RANKS
+    return max(16, round(PAPER_RANKS[0] * share / 16) * 16), max(16, round(PAPER_RANKS[1] * share / 16) * 16)
 
 
 def sizes(heads: float = 0.5, neurons: float = 0.125, prompt: int = 128) -> pd.DataFrame:
@@ -168,13 +170,5 @@ def sparse_parts(config: OPTConfig, prompts: Sequence[int], heads: float = 5 / 1
 
 
 def bound(config: OPTConfig, sparsities: np.ndarray, prompt: int, ranks: tuple[int, int] = PAPER_RANKS) -> np.ndarray:
-    """Largest speed-up against total sparsity of the weights; attention is never cut by more than half, the MLP takes the rest.
-
-    Total sparsity is a third of that of attention and two thirds of that of the MLP.
-    """
-    found = []
-    for total in sparsities:
-        of_heads = min(0.5, total)
-        of_neurons = min(1.0, (total - of_heads / 3) * 1.5)
-        found.append(speedup(config, 1 - of_heads, 1 - of_neurons, ranks, prompt))
-    return np.array(found)
+    """Largest speed-up against the share of heads and of neurons that is skipped."""
+    return np.array([speedup(config, 1 - s, 1 - s, ranks, prompt) for s in sparsities])

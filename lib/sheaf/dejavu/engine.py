@@ -107,7 +107,8 @@ class Engine:
         return out.copy_(w.T)
 
     def _draw(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator, device=self.device).to(self.dtype)
+        numbers = torch.randn(shape, generator=self._generator, device=self.device)
+        return huge(*shape, dtype=self.dtype).copy_(numbers) if self.device.type == "cpu" else numbers.to(self.dtype)
 
     def tokens(self, n: int) -> Tensor:
         """Residual streams at the bottom of the first block, [n, B, d]."""

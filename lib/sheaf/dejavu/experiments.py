@@ -13,7 +13,8 @@ __all__ = ["Counter", "Plans", "depth_series", "existence", "losses", "models", 
 
 Counter = Callable[[str, int], Callable[[object], None]]  # makes a progress callback, as ``Study.counter`` does
 Plans = dict[str, list[Job]]  # kind of model -> a training job a seed
-AHEAD = ("same", "half", "full", "double", "embedding")
+AHEAD = {"facts, relu": ("same", "half", "full", "double", "embedding")}
+FEWER = ("same", "full", "embedding")  # for the other kinds of model
 
 
 def plans(settings: dict[str, Any], seeds: Sequence[int], *, text: bool) -> Plans:
@@ -72,11 +73,15 @@ def depth_series(settings: dict[str, Any], seeds: Sequence[int], counter: Counte
     return {int(layers): runs for layers, runs in found.items()}
 
 
-def predictor_jobs(wanted: Plans, settings: dict[str, Any], unit: str = "neurons", ahead: Sequence[str] = AHEAD,
-                   **changes: Any) -> dict[str, list[dict[str, Job]]]:  # fmt: skip
-    """Predictor jobs: kind -> by seed -> look-ahead -> job."""
+def predictor_jobs(
+    wanted: Plans, settings: dict[str, Any], unit: str = "neurons", ahead: Sequence[str] = (), **changes: Any
+) -> dict[str, list[dict[str, Job]]]:
+    """Predictor jobs: kind -> by seed -> look-ahead -> job; all look-aheads for the ReLU models of facts, three for others."""
     return {
-        kind: [{a: prediction.job_of(job, unit, a, settings["predictor"], **changes) for a in ahead} for job in mine]
+        kind: [
+            {a: prediction.job_of(job, unit, a, settings["predictor"], **changes) for a in ahead or AHEAD.get(kind, FEWER)}
+            for job in mine
+        ]
         for kind, mine in wanted.items()
     }
 

@@ -21,7 +21,7 @@ from sheaf.dejavu.engine import Engine, Kept
 from sheaf.dejavu.models import OPTConfig
 from sheaf_kernels.gather_mlp import triton as shapes
 
-__all__ = ["bandwidth", "heads", "layer", "machine", "mlp", "opt_30b", "predictor", "samples", "speedup", "summary"]
+__all__ = ["bandwidth", "heads", "layer", "left_out", "machine", "mlp", "opt_30b", "predictor", "samples", "speedup", "summary"]
 
 DEVICE = "cuda"
 NOMINAL = {"H200": 4800.0, "H100": 3350.0, "A100": 2039.0}  # GB/s of the data sheets
@@ -376,6 +376,14 @@ def bandwidth(rounds: int, density: float) -> np.ndarray:
     near = frame[(frame["arm"] == "gathered") & ((frame["density"] - density).abs() < 5e-3)]
     moved = 2 * near["k"] * OPTConfig.from_name("opt-175b").width * 2
     return (moved / (near["ms"] * 1e-3) / (float(machine()["nominal GB/s"]) * 1e9)).to_numpy()
+
+
+def left_out(frame: pd.DataFrame) -> str:
+    """A sentence on the rivals that could not run here."""
+    if "left out" not in frame or frame["left out"].isna().all():
+        return "Every rival ran."
+    rows = frame.dropna(subset=["left out"]).drop_duplicates("arm")
+    return "Left out: " + "; ".join(f"{arm} ({why})" for arm, why in zip(rows["arm"], rows["left out"], strict=True))
 
 
 def summary(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -16,18 +16,26 @@ __all__ = [
 ]  # fmt: skip
 
 
-def by_layer(values: dict[str, Sequence[Sequence[float]]], label: str, published: float | None = None) -> Figure:
-    """One panel a kind of model: mean and range over seeds of a share by layer. ``values`` is {kind: [seed][layer]}."""
-    fig, axes = figure(1, len(values), height=2.6, sharey=True)
-    for ax, (name, runs) in zip(np.atleast_1d(axes), values.items(), strict=True):
-        curves(ax, np.arange(len(runs[0])), {name: 100 * np.asarray(runs)})
-        if published is not None:
+def by_layer(rows: dict[str, tuple[float, dict[str, Sequence[Sequence[float]]]]]) -> Figure:
+    """Shares by layer, a row a quantity and a column a kind of model: mean and range over seeds, the published average dashed.
+
+    Args:
+        rows: quantity -> (published average, {kind: [seed][layer]}).
+    """
+    kinds = list(next(iter(rows.values()))[1])
+    fig, axes = figure(len(rows), len(kinds), height=0.7 + 1.9 * len(rows), sharey=True, sharex=True, squeeze=False)
+    for line, (quantity, (published, values)) in zip(axes, rows.items(), strict=True):
+        for i, (ax, kind) in enumerate(zip(line, kinds, strict=True)):
+            curves(ax, np.arange(len(values[kind][0])), {kind: 100 * np.asarray(values[kind])})
             ax.axhline(100 * published, color=GREY, ls="--", lw=1)
-            direct_label(ax, 0, 100 * published, "published average", GREY, dy=6)
-        ax.set_title(name)
-        ax.set_xlabel("layer")
-        ax.set_ylim(0, 102)
-    np.atleast_1d(axes)[0].set_ylabel(label)
+            if i == 0:
+                direct_label(ax, 0, 100 * published, "published average", GREY, dy=-7)
+                ax.set_ylabel(f"{quantity} (%)")
+            if line is axes[0]:
+                ax.set_title(kind)
+            if line is axes[-1]:
+                ax.set_xlabel("layer")
+            ax.set_ylim(-2, 102)
     return fig
 
 
@@ -166,7 +174,8 @@ def look_ahead(frame: pd.DataFrame) -> Figure:
     for ax, column in zip(axes, ("recall", "predicted"), strict=True):
         for i, name in enumerate(frame["model"].unique()):
             part = frame[(frame["model"] == name) & (frame["layer"] > 0)].groupby("ahead")[column].mean()
-            ax.plot(range(len(order)), 100 * part[order], MARKERS[i] + "-", color=COLOURS[i], ms=4, label=name)
+            at = [a for a in order if a in part]
+            ax.plot([order.index(a) for a in at], 100 * part[at], MARKERS[i] + "-", color=COLOURS[i], ms=4, label=name)
         ax.set_xticks(range(len(order)), order)
         ax.set_ylabel("recall (%)" if column == "recall" else "density predicted (%)")
     axes[0].legend(fontsize=7)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from sheaf.common.jobs import Job, run_all, tensors_of
 from sheaf.dejavu import corpus, masks, models, predictors, sparsity, training
-from sheaf.dejavu.masks import Masked, Record, count, record
+from sheaf.dejavu.masks import Masked, count, record
 from sheaf.dejavu.predictors import Predictor, fit, labels, quality, step_of
 
 __all__ = ["SHARES", "bank", "fit_predictors", "job_of", "losses", "lemma", "run"]
 
-SHARES = (0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75)
+SHARES = (0.05, 0.1, 0.15, 0.25, 0.5, 0.75)
 SOURCES = [models, masks, predictors, corpus, training, sparsity]
 HEADS_LABELLED = 0.5  # share of the heads that count as needed
 
@@ -134,7 +134,3 @@ def lemma(width: int = 64, neurons: int = 256, queries: int = 200, c: float = 0.
         found["holds"].append(float((worth >= 0.99 * c * tau).double().mean()))
     return found
 
-
-def needs_of(seen: Record, layer: int, k: int) -> Tensor:
-    """The k largest activations of a layer, bool [tokens, ffn]."""
-    return masks.top(seen.neuron_values[layer].abs().flatten(0, 1), k)

@@ -1,5 +1,6 @@
 """Search for the largest products among a layer's rows, exact and approximate, timed against the product it should replace."""
 
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,12 @@ from torch import Tensor
 from sheaf.dejavu.masks import count, record, top
 from sheaf.dejavu.models import OPT
 
-__all__ = ["measure", "recall_of", "searchers", "timed", "trained_recall"]
+__all__ = ["available", "measure", "recall_of", "searchers", "timed", "trained_recall"]
+
+
+def available() -> bool:
+    """Whether faiss is installed."""
+    return importlib.util.find_spec("faiss") is not None
 
 
 def searchers(rows: Tensor, k: int, *, links: int = 16, build: int = 40, search: int = 0) -> dict[str, Callable[[Tensor], Any]]:

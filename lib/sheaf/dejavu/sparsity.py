@@ -9,7 +9,6 @@ from torch import Tensor
 from sheaf.common.jobs import Job
 from sheaf.dejavu import corpus, training
 from sheaf.dejavu.masks import (
-    History,
     Masked,
     Record,
     count,
@@ -46,12 +45,14 @@ def evaluate(model: OPT, sequences: Tensor, make: Callable[[Tensor, Record | Non
     return total / len(sequences)
 
 
-def least_kept(loss_at: Callable[[int], float], dense: float, units: int, tolerance: float = TOLERANCE) -> int:
-    """The fewest units that keep the loss within a tolerance of dense, by bisection: 0 to ``units``."""
+def least_kept(
+    loss_at: Callable[[int], float], dense: float, units: int, tolerance: float = TOLERANCE, step: int = 1
+) -> int:
+    """The fewest units that keep the loss within a tolerance of dense, by bisection to ``step``: 0 to ``units``."""
     low, high = 0, units  # too few; enough
     if loss_at(0) <= dense + tolerance:
         return 0
-    while high - low > 1:
+    while high - low > step:
         middle = (low + high) // 2
         if loss_at(middle) <= dense + tolerance:
             high = middle
@@ -114,7 +115,7 @@ def existence(job: Job) -> dict[str, Any]:
         least[unit] = {rule: k / n for rule, k in at.items()}
         by_layer[unit] = [
             least_kept(lambda k, u=unit, m=m: losses(u, "masked stream", k, {m}), losses.dense, n,  # type: ignore[misc]
-                       TOLERANCE / len(every)) / n for m in every
+                       TOLERANCE / len(every), max(1, n // 16)) / n for m in every
         ]  # fmt: skip
     seen = record(model, sequences[:, :-1])
     return {
@@ -155,7 +156,3 @@ def unions(seen: Record, draws: int = 200, seed: int = 0) -> list[dict[str, Any]
                          "linear": min(1.0, batch * p)})  # fmt: skip
     return rows
 
-
-def steps(history: History) -> list[Tensor]:
-    """Residual streams at the start of every layer and after the last, from a record's history."""
-    return list(history[::2])

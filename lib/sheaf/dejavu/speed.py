@@ -22,8 +22,8 @@ from sheaf_kernels.bench import one_core
 from sheaf_kernels.gather_mlp import benchmark
 
 __all__ = [
-    "efficiency", "gain", "heads", "mlp", "mlp_table", "model_of", "parts", "parts_table", "predictor", "ratio", "steps",
-    "summary", "worst",
+    "against_model", "efficiency", "gain", "heads", "mlp", "mlp_table", "model_of", "parts", "parts_table", "predictor", "ratio",
+    "step_table", "steps", "summary", "worst",
 ]  # fmt: skip
 
 Tick = Callable[[object], None] | None
@@ -62,12 +62,14 @@ def _by_round(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(table: pd.DataFrame, start: str) -> np.ndarray:
+    if start in table:
+        return table[start].to_numpy()
     names = [name for name in table if name.startswith(start) and "int4" not in name]
     return table[min(names, key=lambda name: table[name].median())].to_numpy()
 
 
 def ratio(frame: pd.DataFrame, slow: str, fast: str) -> np.ndarray:
-    """Seconds of one arm over another's, per round; of the arms whose names start so, the one with the least median."""
+    """Seconds of one arm over another's, per round; a name that is no arm means the best of those that start so."""
     table = _by_round(frame)
     return _best(table, slow) / _best(table, fast)
 
@@ -196,6 +198,28 @@ def steps(
             if tick:
                 tick(prompt)
     return pd.DataFrame(found)
+
+
+def step_table(frame: pd.DataFrame, config: OPTConfig, ranks: tuple[int, int], kept: Kept) -> pd.DataFrame:
+    """`summary` of `steps`, with the speed-up that the bytes of the cost model allow."""
+    table = summary(frame, ["dtype", "prompt"]).drop(columns="GB/s")
+    shares = kept.heads / config.heads, kept.neurons / config.ffn
+    allowed = {"sparse": ranks, "sparse, told which": (0, 0)}
+    table["by bytes"] = [
+        cost.speedup(config, *shares, allowed[arm], prompt) if arm in allowed else 1.0
+        for arm, prompt in zip(table["arm"], table["prompt"], strict=True)
+    ]
+    return table
+
+
+def against_model(
+    frame: pd.DataFrame, config: OPTConfig, ranks: tuple[int, int], kept: Kept, short: int, long: int
+) -> np.ndarray:
+    """How the speed-up changes from one prompt to a longer one, measured over modelled, per round of one dtype of `steps`."""
+    shares = kept.heads / config.heads, kept.neurons / config.ffn
+    measured = [ratio(frame[frame["prompt"] == p], "dense", "sparse") for p in (short, long)]
+    modelled = [cost.speedup(config, *shares, ranks, p) for p in (short, long)]
+    return (measured[1] / measured[0]) / (modelled[1] / modelled[0])
 
 
 def parts(

@@ -17,8 +17,8 @@ from sheaf.dejavu.stream import clusters
 from sheaf.dejavu.stream import mean_shift as shifted
 
 __all__ = [
-    "accuracy_rows", "cosines", "densities", "equal_loss_ratio", "joint_curve", "loss_rows", "mean_rows", "mean_shift", "points",
-    "published", "rank_rows", "ratio_at", "unions",
+    "accuracy_rows", "added", "cosines", "densities", "droppable", "equal_loss_ratio", "joint_curve", "loss_rows", "mean_rows",
+    "mean_shift", "points", "published", "rank_rows", "ratio_at", "unions",
 ]  # fmt: skip
 
 Runs = dict[str, list[dict[str, Any]]]  # kind of model -> results by seed
@@ -54,6 +54,11 @@ def densities(found: Runs) -> pd.DataFrame:
             rows.append((kind, f"all, {rule}", np.mean([r["natural"] for r in runs]),
                          *(np.mean([r["least"][u][rule] for r in runs]) for u in ("neurons", "heads"))))  # fmt: skip
     return pd.DataFrame(rows, columns=["model", "layers", "positive", "neurons needed", "heads needed"])
+
+
+def droppable(found: Runs, unit: str) -> dict[str, list[list[float]]]:
+    """Share of a layer's units that can be dropped: kind -> by seed -> by layer."""
+    return {kind: [[1 - k for k in r["by layer"][unit]] for r in runs] for kind, runs in found.items()}
 
 
 def mean_shift(model: OPT, ids: Tensor, sharpness: float = 20.0, bandwidth: float = 0.6) -> pd.DataFrame:
