@@ -108,3 +108,12 @@ def test_data_is_checked_against_its_sums(toy: Toy, tmp_path) -> None:
     bad = toy.sheaf("data")
     assert bad.returncode == 1
     assert "data/toy_a/facts.csv differs; restore it" in bad.stderr
+
+
+def test_report_joins_the_parts_of_a_record_again(toy: Toy) -> None:
+    assert toy.sheaf("run", "toy_b", "01_only", "--profile", "smoke").returncode == 0
+    record = toy.results("toy_b") / "record.json"
+    record.unlink(missing_ok=True)
+    done = toy.sheaf("report")
+    assert done.returncode == 0, done.stderr
+    assert '"C01"' in record.read_text()

@@ -15,8 +15,8 @@ At 25088 x 768 -> 3072 in cells of 48 x 192 the tiles that the rule puts first m
 cache for y, dx and dW, padding included: 77, 116 and 131 us, against 169 each. That predicts 2.2 forward and 1.6 in all, and is
 no measurement.
 
-Times are of the device, by events, one call of every arm in turn, the L2 cache emptied before each; a short wait on the device
-before the first event lets the host queue a whole call, so that slow launches do not count. `host_ms` tells what they are: the
+Times are of the device, by events, one call of every arm in turn, the L2 cache emptied before each; a wait on the device before
+the first event lets the host queue a whole call, so that slow launches do not count. `host_ms` tells what they are: the
 time per call of many calls in a row, seen by the host. Every arm goes through autograd, and is checked before it is timed.
 """
 
@@ -36,7 +36,7 @@ from .layout import Layout
 __all__ = ["LAYERS", "Layer", "alternate", "cell_layout", "limit_ms", "machine", "measure", "summary"]
 
 _L2_BYTES = 256 * 2**20  # more than any cache
-_WAIT_CYCLES = 2_000_000  # about a millisecond, longer than the host needs to queue a call
+_WAIT_CYCLES = 2_000_000  # about a millisecond
 _IN_A_ROW = 20
 
 
@@ -220,17 +220,22 @@ def _call(arm: Arm, dy: Tensor, both: bool) -> Callable[[], object]:
 
 
 def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterator[dict[str, float]]:
-    """Milliseconds on the device for every call, in turn, each round starting with another; two first rounds are dropped."""
+    """Milliseconds on the device for every call, in turn, each round starting with another; two first rounds are dropped.
+
+    Before the first event the device waits for three times as long as the host took to queue the call, a millisecond at the
+    least: a device that catches up with a host in Python would time the host.
+    """
     flush = torch.empty(_L2_BYTES, dtype=torch.uint8, device="cuda")
     names = list(calls)
+    waits = {name: max(_WAIT_CYCLES, int(3 * _WAIT_CYCLES * _queued_ms(call))) for name, call in calls.items()}
     for turn in range(rounds + 2):
         taken = {}
         for k in range(len(names)):
             name = names[(turn + k) % len(names)]
             began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             torch.cuda.synchronize()
-            torch.cuda._sleep(_WAIT_CYCLES)
             flush.zero_()
+            torch.cuda._sleep(waits[name])
             began.record()
             calls[name]()
             ended.record()
@@ -238,6 +243,17 @@ def alternate(calls: Mapping[str, Callable[[], object]], rounds: int) -> Iterato
             taken[name] = began.elapsed_time(ended)
         if turn >= 2:
             yield taken
+
+
+def _queued_ms(call: Callable[[], object]) -> float:
+    """Milliseconds until the host has queued a call, the second time it is made."""
+    call()
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    call()
+    queued = 1e3 * (time.perf_counter() - began)
+    torch.cuda.synchronize()
+    return queued
 
 
 def _host_ms(call: Callable[[], object]) -> float:

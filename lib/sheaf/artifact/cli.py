@@ -131,8 +131,14 @@ def _why(args: argparse.Namespace, root: Path) -> int:
 
 
 def _report(args: argparse.Namespace, root: Path) -> int:
-    from sheaf.artifact import report
+    from sheaf.artifact import record, report
+    from sheaf.artifact.paths import paper_ids, results_dir
+    from sheaf.artifact.spec import PROFILES
 
+    for profile in PROFILES:
+        for paper in paper_ids(root):
+            if any(results_dir(profile, paper, root).glob("records/*.json")):
+                record.merge(paper, profile, root)
     report.build(root)
     report.update_readme(root)
     return 0
