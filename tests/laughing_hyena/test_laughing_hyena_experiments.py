@@ -54,7 +54,7 @@ def test_arms_share_what_they_should() -> None:
     assert fewer == plain | {"steps": 80}
     sweep = experiments.sweep_jobs(TOY | {"frequencies": [1.0, 4.0]}, [0])
     assert sweep[1] == experiments.main_jobs("recall", ["hyena"], TOY, [0])[0]  # trained once for both
-    grid = experiments.scaling_jobs({"grid_steps": 1, "symbols": [4, 8], "widths": [12], "heads": [3]}, SEEDS)
+    grid = experiments.scaling_jobs({"grid_steps": 1, "grid_length": 16, "symbols": [4, 8], "widths": [12], "heads": [3]}, SEEDS)
     assert len(grid) == 8
 
 
@@ -94,6 +94,7 @@ def test_errors_by_order_and_their_checks() -> None:
     assert chains["ordered"].all()
     assert len(errors.violations(chains)) == len(errors.COMPARED) - 1
     assert set(errors.sections(banks, [2])["section"]) == {"padded", "half"}
+    assert len(errors.objectives(banks["smooth"], 4, steps=5)) == 4
     charts.distillation(table, chains)
 
 
