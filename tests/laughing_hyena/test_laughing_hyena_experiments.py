@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sheaf.laughing_hyena import charts, comparison, errors, experiments, facts, pace, quality, spectra
+from sheaf.laughing_hyena import charts, comparison, echo, errors, experiments, facts, pace, quality, spectra
 from sheaf.laughing_hyena.training import test_batch as batch_for_tests
 from sheaf.laughing_hyena.training import train
 
@@ -125,6 +125,18 @@ def test_quality_with_controls(recall) -> None:
     assert bins["magnitude"].is_monotonic_increasing
     charts.quality(found)
     charts.logits(bins)
+
+
+def test_echo_asks_for_what_was_seen_before() -> None:
+    batch = echo.echo(3, 12, 5, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.targets[:, 4:], batch.tokens[:, :-4])
+    assert not batch.kind[:, :4].any()
+    assert (batch.kind[:, 4:] == 2).all()
+    with pytest.raises(ValueError, match="longer than the lag"):
+        echo.echo(1, 4, 2, 4, torch.Generator())
+    done = echo.run(echo.jobs(TOY | {"echo_steps": 2}, SEEDS), processes=1)
+    found = quality.by_order(done, [2], ["balanced"], sequences=8, batch_for=echo.batch_for_tests)
+    assert quality.losses(found, "hyena", "zero").shape == (2,)
 
 
 def test_comparisons_pair_by_seed() -> None:
