@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sheaf.laughing_hyena import charts, comparison, errors, experiments, facts, pace, quality, spectra
+from sheaf.laughing_hyena import charts, comparison, echo, errors, experiments, facts, pace, quality, spectra
 from sheaf.laughing_hyena.training import test_batch as batch_for_tests
 from sheaf.laughing_hyena.training import train
 
@@ -54,7 +54,7 @@ def test_arms_share_what_they_should() -> None:
     assert fewer == plain | {"steps": 80}
     sweep = experiments.sweep_jobs(TOY | {"frequencies": [1.0, 4.0]}, [0])
     assert sweep[1] == experiments.main_jobs("recall", ["hyena"], TOY, [0])[0]  # trained once for both
-    grid = experiments.scaling_jobs({"grid_steps": 1, "symbols": [4, 8], "widths": [12], "heads": [3]}, SEEDS)
+    grid = experiments.scaling_jobs({"grid_steps": 1, "grid_length": 16, "symbols": [4, 8], "widths": [12], "heads": [3]}, SEEDS)
     assert len(grid) == 8
 
 
@@ -94,6 +94,7 @@ def test_errors_by_order_and_their_checks() -> None:
     assert chains["ordered"].all()
     assert len(errors.violations(chains)) == len(errors.COMPARED) - 1
     assert set(errors.sections(banks, [2])["section"]) == {"padded", "half"}
+    assert len(errors.objectives(banks["smooth"], 4, steps=5)) == 4
     charts.distillation(table, chains)
 
 
@@ -124,6 +125,18 @@ def test_quality_with_controls(recall) -> None:
     assert bins["magnitude"].is_monotonic_increasing
     charts.quality(found)
     charts.logits(bins)
+
+
+def test_echo_asks_for_what_was_seen_before() -> None:
+    batch = echo.echo(3, 12, 5, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(batch.targets[:, 4:], batch.tokens[:, :-4])
+    assert not batch.kind[:, :4].any()
+    assert (batch.kind[:, 4:] == 2).all()
+    with pytest.raises(ValueError, match="longer than the lag"):
+        echo.echo(1, 4, 2, 4, torch.Generator())
+    done = echo.run(echo.jobs(TOY | {"echo_steps": 2}, SEEDS), processes=1)
+    found = quality.by_order(done, [2], ["balanced"], sequences=8, batch_for=echo.batch_for_tests)
+    assert quality.losses(found, "hyena", "zero").shape == (2,)
 
 
 def test_comparisons_pair_by_seed() -> None:

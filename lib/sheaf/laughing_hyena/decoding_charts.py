@@ -106,7 +106,8 @@ def _lines(ax: object, frame: pd.DataFrame, x: str, y: str) -> None:
             continue
         ax.plot(part[x], part[y], marker=MARKERS[i], ms=4, color=COLOURS[i], ls=("-", "--", "-.", "-", ":")[i])  # type: ignore[attr-defined]
         marks.append((float(part[x].iloc[-1]), float(part[y].iloc[-1]), name, COLOURS[i]))
-    plain_log(ax.xaxis)  # type: ignore[attr-defined]
+    wide = frame[x].max() > 200 * frame[x].min()
+    plain_log(ax.xaxis, (1,) if wide else (1, 2, 5))  # type: ignore[attr-defined]
     plain_log(ax.yaxis)  # type: ignore[attr-defined]
     left, right = ax.get_xlim()  # type: ignore[attr-defined]
     ax.set_xlim(left, right * (right / left) ** 0.45)  # type: ignore[attr-defined]

@@ -6,9 +6,11 @@ import pandas as pd
 from torch import Tensor
 
 from sheaf.laughing_hyena.distillery import METHODS, Distilled, Method, distill
+from sheaf.laughing_hyena.hankel import spectrum
+from sheaf.laughing_hyena.interpolate import Objective
 from sheaf.laughing_hyena.norms import chain
 
-__all__ = ["COMPARED", "OTHERS", "against_best", "by_order", "chains", "sections", "violations"]
+__all__ = ["COMPARED", "OTHERS", "against_best", "by_order", "chains", "objectives", "sections", "violations"]
 
 COMPARED: tuple[Method, ...] = ("modal", "modal-grid", "balanced", "prony", "truncation", "fir")
 OTHERS: tuple[Method, ...] = ("balanced", "prony", "truncation", "fir")  # what modal interpolation has to beat
@@ -66,6 +68,24 @@ def violations(found: pd.DataFrame) -> pd.DataFrame:
         rows.append((METHODS[method], len(part), int((~part["above_floor"]).sum()), int((~part["ordered"]).sum()),
                      bound if bound >= 0 else "-", above))  # fmt: skip
     columns = ["method", "filters", "below the floor", "norms out of order", "beyond the bound", "Hankel error / floor, median"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def objectives(filters: Tensor, order: int, steps: int = 300) -> pd.DataFrame:
+    """Modal interpolation from a grid by every objective: median over filters of each norm of the error, as a share."""
+    rows = []
+    plans: list[tuple[str, Method, Objective]] = [
+        ("l2, time", "modal-grid", "l2"), ("H2, mean over frequencies", "modal-grid", "h2"),
+        ("H-infinity, p-norm over frequencies", "modal-grid", "hinf"), ("l2, residues solved for", "projection", "l2"),
+    ]  # fmt: skip
+    for name, method, objective in plans:
+        found = distill(filters, order, method=method, objective=objective, steps=steps)
+        assert found.modal is not None
+        checked = chain(filters, found.modal, order)
+        size = spectrum(filters)[:, 0].numpy()
+        rows.append((name, float(found.errors.median()), float((checked["hankel"] / size).median()),
+                     float((checked["hinf"] / size).median()), float((checked["l1"] / size).median())))  # fmt: skip
+    columns = ["objective", "relative l2", "Hankel / sigma 1", "H-infinity / sigma 1", "l1 / sigma 1"]
     return pd.DataFrame(rows, columns=columns)
 
 

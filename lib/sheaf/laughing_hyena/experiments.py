@@ -43,7 +43,8 @@ def sweep_jobs(settings: dict[str, Any], seeds: Sequence[int]) -> list[Job]:
 
 def scaling_jobs(settings: dict[str, Any], seeds: Sequence[int]) -> list[Job]:
     """Recall over vocabulary, width and heads, for the trend of theorem 4.1: Hyena, and MultiHyena by number of heads."""
-    base = {"task": "recall", "steps": settings["grid_steps"], "points": 2} | settings.get("model", {})
+    own = {"task": "recall", "steps": settings["grid_steps"], "length": settings["grid_length"], "points": 2}
+    base = settings.get("model", {}) | own
     hyena = grid(base | {"kind": "hyena"}, symbols=settings["symbols"], width=settings["widths"], seed=seeds)
     multi = grid(
         base | {"kind": "multihyena"}, symbols=settings["symbols"], width=settings["widths"], heads=settings["heads"], seed=seeds

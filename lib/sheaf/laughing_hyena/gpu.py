@@ -154,6 +154,7 @@ def throughput(rounds: int, seconds: float) -> pd.DataFrame:
         share = (list(ARMS).index(name) + 1) / len(ARMS) * seconds  # of the time, up to this arm's end
         read = float(np.median(_milliseconds(partial(_read, engine), 3)))
         weights = sum(p.nbytes for p in engine.model.parameters())
+        torch.cuda.empty_cache()
         order = _fitting(engine, last + 1)
         for batch in sorted(order, key=lambda b: (b != order[-1], -b)):
             if time.monotonic() - began > share and batch != order[-1]:

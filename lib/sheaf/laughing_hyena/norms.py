@@ -68,7 +68,7 @@ def chain(filters: Tensor, student: ModalFilters, order: int) -> pd.DataFrame:
         "floor": floor, "bound": 2 * values[:, order:].sum(dim=1), "l2": error[:, :n].norm(dim=1),
         "hankel": hankel_norm(error, n), "hinf": peak_gain(error), "l1": error.abs().sum(dim=1), "gain": _gain(filters, student),
     }  # fmt: skip
-    slack = 1e-9 * values[:, 0]
+    slack = 1e-9 * (values[:, 0] + found["l1"])  # rounding, in proportion to what is compared
     widened = found["hinf"] / math.cos(math.pi / (2 * OVERSAMPLING))
     found["above_floor"] = found["hankel"] + slack >= floor
     found["ordered"] = (

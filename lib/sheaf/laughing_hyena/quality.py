@@ -43,7 +43,7 @@ def _row(teacher: Tensor, student: Tensor, batch: Batch) -> dict[str, float]:
 
 def by_order(
     results: Sequence[dict[str, Any]], orders: Sequence[int], methods: Sequence[Method] = METHODS_SHOWN, *, sequences: int = 256,
-    tick: Tick = None,
+    batch_for: Callable[[dict[str, Any], int], Batch] = test_batch, tick: Tick = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Every trained model with its filters distilled: one row per model, method and order.
 
@@ -54,7 +54,7 @@ def by_order(
     rows = []
     for r in results:
         full = BASE | r
-        model, batch = model_of(r), test_batch(full, sequences)
+        model, batch = model_of(r), batch_for(full, sequences)
         teacher = _logits(model, batch)
         head = {"kind": full["kind"], "task": full["task"], "seed": full["seed"]}
 

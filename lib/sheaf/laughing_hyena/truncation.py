@@ -9,7 +9,7 @@ from sheaf.laughing_hyena.modal import powers
 __all__ = ["Modes", "balanced", "compact", "least_squares", "modal_truncation", "modes_of", "prony", "realise"]
 
 Modes = tuple[Tensor, Tensor]  # poles and residues, complex [C, m]; unused slots have residue 0
-HIGH_ORDER = 48  # of the realisation that modal truncation starts from
+LARGER = (4, 8, 16, 32)  # by how much the realisations exceed the order that modal truncation cuts them to
 
 
 def realise(tail: Tensor, order: int, section: Section = "padded", *, steps: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,14 +65,31 @@ def balanced(tail: Tensor, order: int, section: Section = "padded", *, steps: in
 
 
 def modal_truncation(tail: Tensor, order: int) -> Modes:
-    """The modes of a high-order realisation with the largest |R| / (1 - |lambda|), pairs kept together, up to ``order``."""
+    """The modes of a larger realisation with the largest |R| / (1 - |lambda|), pairs kept together, up to ``order``.
+
+    How much larger matters a good deal, so each filter gets the best in l2 of the realisations of `LARGER` more.
+    """
     size = section_size(tail.shape[1], "padded")
-    poles, residues = balanced(tail, max(order, min(HIGH_ORDER, size - 1)))
-    weight = residues.abs() / (1 - poles.abs()).clamp(min=1e-12)
-    chosen = weight.argsort(dim=1, descending=True)
-    poles, residues = poles.gather(1, chosen), residues.gather(1, chosen)
-    degree = torch.where(residues == 0, 0, torch.where(poles.imag == 0, 1, 2))
-    return compact(poles, torch.where(degree.cumsum(dim=1) <= order, residues, 0))
+    found: Modes | None = None
+    least = torch.full((len(tail),), torch.inf, dtype=tail.dtype)
+    for high in sorted({min(order + more, size - 1) for more in LARGER}):
+        poles, residues = balanced(tail, max(order, high))
+        weight = residues.abs() / (1 - poles.abs()).clamp(min=1e-12)
+        chosen = weight.argsort(dim=1, descending=True)
+        poles, residues = poles.gather(1, chosen), residues.gather(1, chosen)
+        degree = torch.where(residues == 0, 0, torch.where(poles.imag == 0, 1, 2))
+        modes = compact(poles, torch.where(degree.cumsum(dim=1) <= order, residues, 0))
+        error = (tail - torch.einsum("cm,cmt->ct", modes[1], powers(modes[0], tail.shape[1])).real).norm(dim=1)
+        if found is None:
+            found, least = modes, error
+            continue
+        m = max(found[0].shape[1], modes[0].shape[1])
+        old, new = ([torch.nn.functional.pad(x, (0, m - x.shape[1])) for x in pair] for pair in (found, modes))
+        better = (error < least)[:, None]
+        found = (torch.where(better, new[0], old[0]), torch.where(better, new[1], old[1]))
+        least = torch.minimum(least, error)
+    assert found is not None
+    return compact(*found)
 
 
 def prony(tail: Tensor, order: int) -> Modes:
