@@ -141,11 +141,14 @@ def test_a_whole_experiment_at_toy_size() -> None:
     assert set(experiments.depth_variants(settings, [0], counter)[0]) == set(depth.VARIANTS)
 
 
-def test_joint_arms_count_the_dense_layer() -> None:
-    for arm in experiments.joint_arms(6):
-        total = float(arm["name"].split()[1]) / 100
-        assert 5 / 6 * ((1 - arm["heads"]) / 3 + 2 * (1 - arm["neurons"]) / 3) == pytest.approx(total)
-    assert any(a["name"] == "joint 75 %" for a in experiments.joint_arms(6))
+@pytest.mark.parametrize("heads", [4, 8, 12])
+def test_joint_arms_count_the_dense_layer_and_whole_heads(heads: int) -> None:
+    arms = experiments.joint_arms({"layers": 6, "heads": heads, "width": 96})
+    assert [a["name"] for a in arms] == [f"joint {100 * t:g} %" for t in experiments.SWEEP]
+    for arm, total in zip(arms, experiments.SWEEP, strict=True):
+        assert arm["heads"] * heads == pytest.approx(round(arm["heads"] * heads)) and 0 < arm["heads"] <= 1
+        reached = 5 / 6 * ((1 - arm["heads"]) / 3 + 2 * (1 - arm["neurons"]) / 3)
+        assert total - 1e-9 <= reached < total + 0.002
 
 
 # ---------------------------------------------------------------- oracles and unions

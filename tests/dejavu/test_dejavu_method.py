@@ -10,7 +10,7 @@ from sheaf.dejavu import masks, predictors
 from sheaf.dejavu.masks import Masked, record
 from sheaf.dejavu.models import OPT, OPTConfig
 from sheaf.dejavu.predictors import Predictor, step_of
-from sheaf.dejavu.sparsify import SparseOPT, sparsify
+from sheaf.dejavu.sparsify import SparseOPT, sparsify, train_predictors
 
 SMALL = OPTConfig(24, 3, 4, vocab=50, context=24)
 
@@ -219,6 +219,21 @@ def test_without_predictors_it_is_the_dense_model(model: OPT) -> None:
     assert made.shape == (3, 9) and torch.equal(made[:, :4], text[:, :4])
     for t in range(4, 9):
         assert torch.equal(made[:, t], model(made[:, :t])[:, -1].argmax(-1))
+
+
+def test_predictors_trained_from_text_make_a_better_sparse_decoder_than_untrained_ones(model: OPT) -> None:
+    trained = train_predictors(model, ids(64, 20, seed=1), rank=12, epochs=15, rate=1e-2, batch=128)
+    heads = train_predictors(model, ids(8, 20, seed=1), unit="heads", rank=4, epochs=1)
+    assert trained[0] is None and heads[0] is None and len(trained) == len(heads) == 3
+    text = ids(1, 20, seed=2)
+    dense = model(text)
+
+    def off(given: list[Predictor | None]) -> float:
+        sparse = sparsify(model, neurons=given, heads=None, mlp_density=0.4)
+        sparse.prefill(text[:, :4])
+        return sum(float((sparse.step(text[:, t]) - dense[:, t]).pow(2).sum()) for t in range(4, 20))
+
+    assert off(trained) < 0.5 * off([None, *bank("neurons")[1:]])
 
 
 def test_refusals(model: OPT) -> None:

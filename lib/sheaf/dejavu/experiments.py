@@ -118,26 +118,35 @@ ARMS: list[Job] = [
     {"name": "dense"}, {"name": "MLP at 85 %", "neurons": 0.15}, {"name": "attention at 50 %", "heads": 0.5},
     {"name": "whole model at 50 %", "neurons": 0.5, "heads": 0.5},
     {"name": "attention 50 %, MLP 30 %", "neurons": 0.7, "heads": 0.5},
+    {"name": "75 %, every layer", "neurons": 0.125, "heads": 0.5, "dense": []},
+    {"name": "75 %, every layer, oracle", "neurons": 0.125, "heads": 0.5, "dense": [], "oracle": True},
     {"name": "MLP at 85 %, oracle", "neurons": 0.15, "oracle": True},
     {"name": "attention at 50 %, oracle", "heads": 0.5, "oracle": True},
     {"name": "4 bits", "bits": 4}, {"name": "4 bits, MLP at 85 %", "bits": 4, "neurons": 0.15},
 ]  # fmt: skip
 
 
-def joint_arms(layers: int, oracle: bool = False) -> list[Job]:
-    """Arms of the joint curve, MLP 7/4 as sparse as attention (75 % in all is 50 % and 87.5 %), counted over all layers.
+def joint_arms(model: dict[str, Any], oracle: bool = False) -> list[Job]:
+    """Arms of the joint curve, MLP about 7/4 as sparse as attention (75 % in all is 50 % and 87.5 %), counted over all layers.
 
-    The first layer stays dense and counts, so the others have to be sparser. An MLP is at most 95 % sparse; attention takes the
-    rest. An arm that cannot be reached is left out.
+    The first layer stays dense and counts, so the others have to be sparser. Heads come whole: their number is rounded to the
+    nearest, and the MLP, at most 98 % sparse, makes up what is left, so that an arm is at least as sparse as its name says.
+
+    Args:
+        model: settings with layers, heads and width.
     """
     arms: list[Job] = []
+    layers, heads, ffn = model["layers"], model["heads"], 4 * model["width"]
     for total in SWEEP:
         inside = total * layers / max(1, layers - 1)  # of the layers that are sparse
-        mlp = min(0.95, inside * 7 / 6)
-        attention = 3 * inside - 2 * mlp
-        if attention <= 0.9:
+        cut = round(inside * 2 / 3 * heads)
+        while (3 * inside - cut / heads) / 2 > 0.98:
+            cut += 1
+        neurons = int((1 - (3 * inside - cut / heads) / 2) * ffn + 1e-9)
+        if cut < heads and neurons > 0:
             name = f"joint {100 * total:g} %" + (", oracle" if oracle else "")
-            arms.append({"name": name, "heads": 1 - attention, "neurons": 1 - mlp, **({"oracle": True} if oracle else {})})
+            arm: Job = {"name": name, "heads": 1 - cut / heads, "neurons": neurons / ffn}
+            arms.append(arm | ({"oracle": True} if oracle else {}))
     return arms
 
 
@@ -146,7 +155,7 @@ def tasks(wanted: Plans, settings: dict[str, Any], counter: Counter, ahead: str 
     banks = {unit: predictor_jobs(wanted, settings, unit, [ahead]) for unit in ("neurons", "heads")}
     for unit, mine in banks.items():
         predictors(mine, settings, counter, f"predictors of {unit}")
-    arms = [*ARMS, *joint_arms(settings["model"]["layers"]), *joint_arms(settings["model"]["layers"], oracle=True)]
+    arms = [*ARMS, *joint_arms(settings["model"]), *joint_arms(settings["model"], oracle=True)]
     jobs = [
         {"model": job, "banks": {unit: banks[unit][kind][i][ahead] for unit in banks}, "arms": arms,
          "items": settings["items"], "evaluate": settings["evaluate"]}

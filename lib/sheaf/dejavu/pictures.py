@@ -24,16 +24,16 @@ def by_layer(rows: dict[str, tuple[float, dict[str, Sequence[Sequence[float]]]]]
     """
     kinds = list(next(iter(rows.values()))[1])
     fig, axes = figure(len(rows), len(kinds), height=0.7 + 1.9 * len(rows), sharey=True, sharex=True, squeeze=False)
-    for line, (quantity, (published, values)) in zip(axes, rows.items(), strict=True):
-        for i, (ax, kind) in enumerate(zip(line, kinds, strict=True)):
+    for n, (quantity, (published, values)) in enumerate(rows.items()):
+        for i, (ax, kind) in enumerate(zip(axes[n], kinds, strict=True)):
             curves(ax, np.arange(len(values[kind][0])), {kind: 100 * np.asarray(values[kind])})
             ax.axhline(100 * published, color=GREY, ls="--", lw=1)
             if i == 0:
                 direct_label(ax, 0, 100 * published, "published average", GREY, dy=-7)
                 ax.set_ylabel(f"{quantity} (%)")
-            if line is axes[0]:
+            if n == 0:
                 ax.set_title(kind)
-            if line is axes[-1]:
+            if n == len(rows) - 1:
                 ax.set_xlabel("layer")
             ax.set_ylim(-2, 102)
     return fig
@@ -82,6 +82,7 @@ def attention(maps: Tensor, heads: Sequence[int], words: Sequence[str], entropy:
         ax.set_title(f"head {head}")
     for i, head in enumerate(heads):
         axes[3].plot(entropy[:, head], norm[:, head], MARKERS[i], color=COLOURS[i], ms=3, alpha=0.5, label=f"head {head}")
+    axes[3].ticklabel_format(useOffset=False)
     axes[3].set_xlabel("entropy / maximum")
     axes[3].set_ylabel("output norm")
     axes[3].legend(fontsize=7)
@@ -143,7 +144,10 @@ def workflow(attention_ms: float, mlp_ms: float, predictor_ms: float) -> Figure:
         rows.append((start + attention_ms, mlp_ms, 0, f"MLP {k}", 2))
         rows.append((start + attention_ms, predictor_ms, 1, f"heads of {k + 1}", 3))
         start += attention_ms + mlp_ms
-    blocks(ax, rows)
+    blocks(ax, rows, text_from=0.5 * mlp_ms)
+    for at, length, row, label, colour in rows:
+        if row == 1 and length < 0.5 * mlp_ms:
+            direct_label(ax, at + length, row, label, COLOURS[colour])
     ax.set_yticks([0, 1], ["model", "predictors"])
     ax.set_xlabel("ms, one layer of OPT-175B after another, sparse")
     return fig

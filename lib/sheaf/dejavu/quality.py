@@ -83,7 +83,7 @@ def accuracy(job: Job) -> dict[str, Any]:
         dense = len(arm.get("dense", [0]))
         attention = 1 - count(arm.get("heads", 1.0), model.config.heads) / model.config.heads
         mlp = 1 - count(arm.get("neurons", 1.0), model.config.ffn) / model.config.ffn
-        total = masks.total_sparsity(attention, mlp, layers, dense)
+        total = round(masks.total_sparsity(attention, mlp, layers, dense), 9)
         found[arm["name"]] = {
             "tasks": {task: score_items(one, a, tap=_tap(one, arm, banks)) for task, a in asked.items()},
             "losses": _document_losses(one, sequences, tap=_tap(one, arm, banks)), "total": total,

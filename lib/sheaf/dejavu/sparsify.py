@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sheaf.dejavu.masks import count
+from sheaf.dejavu.masks import Record, count, record
 from sheaf.dejavu.models import OPT
-from sheaf.dejavu.predictors import Predictor, step_of
+from sheaf.dejavu.predictors import Predictor, fit, flat, labels, step_of
 from sheaf_kernels.gather_heads import gather_heads
 from sheaf_kernels.gather_mlp import gather_mlp
 from sheaf_kernels.predict_topk import predict_topk
 
-__all__ = ["SparseOPT", "sparsify"]
+__all__ = ["SparseOPT", "sparsify", "train_predictors"]
 
 
 @dataclass
@@ -163,3 +163,37 @@ def sparsify(
         ))  # fmt: skip
     kept = (count(head_density, config.heads), count(mlp_density, config.ffn))
     return SparseOPT(model, layers, kept, ahead, backend)
+
+
+def train_predictors(
+    model: OPT, ids: Tensor, *, unit: str = "neurons", ahead: str = "same", rank: int = 0, form: str = "linear",
+    share: float = 0.5, epochs: int = 20, rate: float = 1e-3, batch: int = 1024, dense: Collection[int] = (0,), seed: int = 0,
+) -> list[Predictor | None]:  # fmt: skip
+    """Predictors for `sparsify` from a model and text, by algorithm 1: one a layer, None where a layer stays dense.
+
+    Args:
+        model: trained, such as `load_checkpoint` gives.
+        ids: [n, time] token ids to record; the paper takes 500 documents. All of their residual streams are held in memory.
+        unit, ahead: "neurons" or "heads", and what they see; give the same ``ahead`` to `sparsify`.
+        rank: of the two matrices; the paper's 1000 of 12288 in proportion when 0.
+        share: of heads, or of neurons of a GELU model, that count as needed.
+        form, epochs, rate, batch, seed: of `sheaf.dejavu.predictors.fit`.
+        dense: layers without a predictor.
+
+    Raises:
+        ValueError: unknown unit or distance.
+    """
+    step = step_of(unit, ahead)
+    seen: list[Record] = [record(model, part) for part in ids.split(8)]
+    made: list[Predictor | None] = []
+    for layer in range(model.config.layers):
+        if layer in dense:
+            made.append(None)
+            continue
+        x = flat([r.history[step(layer)] for r in seen])
+        y = flat([labels(r, unit, layer, share) for r in seen])
+        made.append(fit(
+            x, y, rank=rank or max(1, round(model.config.width * 1000 / 12288)), form=form, epochs=epochs, rate=rate, batch=batch,
+            extra=0.0 if unit == "heads" else 0.005, seed=seed + layer,
+        ))  # fmt: skip
+    return made
