@@ -163,6 +163,16 @@ def test_only_what_changed_is_built_again(calls: Path, tmp_path: Path, monkeypat
     assert build.library(OP) != third
 
 
+def test_a_header_of_another_operation_counts_as_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for op in ("gather_mlp", "gather_heads"):
+        shutil.copytree(build.PACKAGE / op, tmp_path / op, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(build, "PACKAGE", tmp_path)
+    before = build.library("gather_heads")
+    with (tmp_path / "gather_mlp" / "rows.h").open("a") as header:
+        header.write("\n// changed\n")
+    assert build.library("gather_heads") != before
+
+
 def test_a_build_cleans_up_after_one_that_was_killed(calls: Path, tmp_path: Path) -> None:
     left = tmp_path / "out" / ".placement-abc123"
     left.mkdir(parents=True)

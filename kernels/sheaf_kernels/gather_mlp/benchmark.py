@@ -30,7 +30,7 @@ _CACHE = 96 * 2**20  # bytes; three times a large last-level cache
 Arms = dict[str, Callable[[], object]]
 Key = TypeVar("Key")
 Rows = list[dict[str, Any]]
-_flush = torch.empty(0)
+_flush = torch.empty(0, dtype=torch.int64)
 
 
 @contextmanager
@@ -40,10 +40,11 @@ def _single() -> Iterator[None]:
 
 
 def _empty_caches() -> None:
+    """Fill the caches with other data by reading it, as the layers before do: what was written would have to be written back."""
     global _flush
     if not _flush.numel():
-        _flush = torch.zeros(_CACHE // 4)
-    _flush.add_(1)
+        _flush = torch.zeros(_CACHE // 8, dtype=torch.int64)
+    _flush.sum()
 
 
 def alternate(arms: Mapping[Key, Callable[[], object]], rounds: int) -> list[dict[Key, float]]:

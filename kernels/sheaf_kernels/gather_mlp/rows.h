@@ -156,6 +156,7 @@ struct Same {  // float32 and float64
   static Vec vec(const Value* p) { return R::load(p); }
   static Acc zero() { return R::zero(); }
   static Acc fma(Row w, Vec x, Acc c) { return R::fma(w, x, c); }
+  static Acc add(Acc a, Acc b) { return R::fma(R::all(1), a, b); }
   static Sum sum(Acc c) { return R::sum(c); }
   static Vec scaled(Sum s, Row w, Vec y) { return R::fma(R::all(s), w, y); }
   static void store(Value* p, Vec v) { R::store(p, v); }
@@ -181,6 +182,7 @@ struct Widened {  // bfloat16 rows against float32 vectors
   static Vec vec(const Value* p) { return {Float::load(p), Float::load(p + Float::lanes)}; }
   static Acc zero() { return Float::zero(); }
   static Acc fma(Row w, Vec x, Acc c) { return Float::fma(w.odd, x.odd, Float::fma(w.even, x.even, c)); }
+  static Acc add(Acc a, Acc b) { return Float::fma(Float::all(1), a, b); }
   static Sum sum(Acc c) { return Float::sum(c); }
   static Vec scaled(Sum s, Row w, Vec y) {
     const Float::V all = Float::all(s);
@@ -215,6 +217,7 @@ struct Pairs {  // bfloat16 rows against bfloat16 vectors; products only, weight
     asm("vdpbf16ps %2, %1, %0" : "+v"(c) : "v"(x), "v"(w));
     return c;
   }
+  static Acc add(Acc a, Acc b) { return _mm512_add_ps(a, b); }
   static Sum sum(Acc c) { return _mm512_reduce_add_ps(c); }
   static void arrange(const Value* from, Value* to) { std::memcpy(to, from, sizeof(Value) * width); }
 };
@@ -279,8 +282,7 @@ constexpr int kRows = 4;  // rows in flight
 
 // out[r * B + b] = rows[r] . x[b], for B arranged vectors.
 template <class L, int R, int B>
-void dots_block(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t distance,
-                typename L::Sum* out) {
+void dots_block(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, typename L::Sum* out) {
   const int64_t padded = round_up(d, L::width), whole = d / L::width * L::width;
   typename L::Acc acc[R][B];
   for (int r = 0; r < R; ++r)
@@ -289,7 +291,7 @@ void dots_block(const typename L::Weight* const* rows, int64_t d, const typename
     typename L::Vec xs[B];
     for (int b = 0; b < B; ++b) xs[b] = L::vec(x + b * padded + c);
     for (int r = 0; r < R; ++r) {
-      ahead(rows[r] + c, distance);
+      ahead(rows[r] + c);
       const auto w = L::row(rows[r] + c);
       for (int b = 0; b < B; ++b) acc[r][b] = L::fma(w, xs[b], acc[r][b]);
     }
@@ -304,14 +306,14 @@ void dots_block(const typename L::Weight* const* rows, int64_t d, const typename
 }
 
 template <class L, int R>
-void dots_some(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t batch, int64_t distance,
+void dots_some(const typename L::Weight* const* rows, int64_t d, const typename L::Value* x, int64_t batch,
                typename L::Sum* out) {
   const int64_t padded = round_up(d, L::width);
   typename L::Sum part[R * 2];
   for (int64_t b = 0; b < batch; b += 2) {
     const bool two = b + 1 < batch;
-    if (two) dots_block<L, R, 2>(rows, d, x + b * padded, distance, part);
-    else dots_block<L, R, 1>(rows, d, x + b * padded, distance, part);
+    if (two) dots_block<L, R, 2>(rows, d, x + b * padded, part);
+    else dots_block<L, R, 1>(rows, d, x + b * padded, part);
     for (int r = 0; r < R; ++r) {
       out[r * batch + b] = part[two ? 2 * r : r];
       if (two) out[r * batch + b + 1] = part[2 * r + 1];
@@ -319,13 +321,30 @@ void dots_some(const typename L::Weight* const* rows, int64_t d, const typename 
   }
 }
 
-// out[r * batch + b] = rows[r] . x[b] for r < count <= kRows; x is arranged, [batch, round_up(d, width)]. `distance`: bytes from
-// what is read to what to ask for; of rows that follow one another and are short, as far as the next kRows rows.
+// out[r * batch + b] = rows[r] . x[b] for r < count <= kRows; x is arranged, [batch, round_up(d, width)].
 template <class L>
 void dots(const typename L::Weight* const* rows, int count, int64_t d, const typename L::Value* x, int64_t batch,
-          typename L::Sum* out, int64_t distance = kAhead) {
-  if (count == kRows) return dots_some<L, kRows>(rows, d, x, batch, distance, out);
-  for (int r = 0; r < count; ++r) dots_some<L, 1>(rows + r, d, x, batch, distance, out + r * batch);
+          typename L::Sum* out) {
+  if (count == kRows) return dots_some<L, kRows>(rows, d, x, batch, out);
+  for (int r = 0; r < count; ++r) dots_some<L, 1>(rows + r, d, x, batch, out + r * batch);
+}
+
+// row . x for a short row that is followed by the next one in memory: four sums of its own, so that reading is one plain stream.
+template <class L>
+typename L::Sum dot_next(const typename L::Weight* row, int64_t d, const typename L::Value* x) {
+  typename L::Acc acc[4] = {L::zero(), L::zero(), L::zero(), L::zero()};
+  const int64_t whole = d / L::width * L::width, four = d / (4 * L::width) * 4 * L::width;
+  for (int64_t c = 0; c < four; c += 4 * L::width)
+    for (int i = 0; i < 4; ++i) {
+      ahead(row + c + i * L::width, 4 * kAhead);
+      acc[i] = L::fma(L::row(row + c + i * L::width), L::vec(x + c + i * L::width), acc[i]);
+    }
+  for (int64_t c = four; c < whole; c += L::width) {
+    auto& sum = acc[c / L::width % 4];
+    sum = L::fma(L::row(row + c), L::vec(x + c), sum);
+  }
+  if (whole < d) acc[3] = L::fma(tail<L>(row + whole, d - whole), L::vec(x + whole), acc[3]);
+  return L::sum(L::add(L::add(acc[0], acc[1]), L::add(acc[2], acc[3])));
 }
 
 template <class L, int R>

@@ -105,11 +105,14 @@ void run(const Tensor& x, const Tensor& a, const Tensor& b, int64_t k, double th
     }
   });
   arrange<Second>(hidden, seconds, r, r, arranged);
-  const int64_t group = kRows * r * sizeof(W), distance = group < 16384 ? group : kAhead;
   over_rows(wb, units, r, [&](const W* const* at, int count, int64_t first) {
+    if (seconds == 1) {
+      for (int q = 0; q < count; ++q) scores[first + q] = dot_next<Second>(at[q], r, arranged);
+      return;
+    }
     static thread_local Scratch<Sum> part_;
     Sum* part = part_.get(kRows * seconds);
-    dots<Second>(at, count, r, arranged, seconds, part, distance);
+    dots<Second>(at, count, r, arranged, seconds, part);
     for (int q = 0; q < count; ++q) scores[first + q] = *std::max_element(part + q * seconds, part + (q + 1) * seconds);
   });
   const int64_t taken = k ? select(scores, units, k, threshold, out) : 0;
