@@ -5,10 +5,11 @@ from importlib import import_module
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from sheaf_kernels import build
 
-__all__ = ["BACKENDS", "choose", "triton_module"]
+__all__ = ["BACKENDS", "choose", "in_range", "triton_module"]
 
 BACKENDS = ("auto", "cpu", "triton", "reference")
 
@@ -67,6 +68,17 @@ def choose(
     if backend == "cpu":
         raise RuntimeError(f"the compiled {op} kernel is not built; run `make kernels`, or use backend='reference'")
     return "reference"
+
+
+def in_range(name: str, index: Tensor, count: int, what: str) -> None:
+    """See that an index on a CPU names nothing beyond the end; told here, since an exception that leaves compiled code ends the
+    process where the toolchains of torch and of the extension differ.
+
+    Raises:
+        IndexError: it does.
+    """
+    if index.numel() and (largest := int(index.max())) >= count:
+        raise IndexError(f"{name} holds {largest}, and there are {count} {what}; use 0 to {count - 1}, or -1 for padding")
 
 
 def _names(dtypes: tuple[torch.dtype, ...]) -> str:

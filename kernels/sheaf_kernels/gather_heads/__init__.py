@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sheaf_kernels import build
-from sheaf_kernels.dispatch import BACKENDS, choose, triton_module
+from sheaf_kernels.dispatch import BACKENDS, choose, in_range, triton_module
 
 from . import reference
 
@@ -78,6 +78,8 @@ def gather_heads(
     if chosen == "reference":
         at = int(length)
         return reference.gather_heads(x, wq, bq, wk, bk, wv, bv, wot, bo, keys, values, at, heads, inputs, filled)
+    if chosen == "cpu":
+        in_range("heads", heads, len(wq), "heads")
     at_tensor = length if isinstance(length, Tensor) else torch.tensor(length, device=x.device)
     x, wq, bq, wk, bk, wv, bv, wot, bo = (t.contiguous() for t in (x, wq, bq, wk, bk, wv, bv, wot, bo))
     arguments = (x, wq, bq, wk, bk, wv, bv, wot, bo, keys, values, at_tensor, heads.to(torch.int64).contiguous(), inputs, filled)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sheaf_kernels import build
-from sheaf_kernels.dispatch import BACKENDS, choose, triton_module
+from sheaf_kernels.dispatch import BACKENDS, choose, in_range, triton_module
 
 from . import reference
 
@@ -77,6 +77,8 @@ def gather_mlp(
     chosen = choose("gather_mlp", backend, x.device, x.dtype, _CPU, _GPU)
     if chosen == "reference":
         return reference.gather_mlp(x, w1, b1, w2t, b2, index, activation, threshold)
+    if chosen == "cpu":
+        in_range("index", index, len(w1), "neurons")
     x, w1, b1, w2t, b2 = (t.contiguous() for t in (x, w1, b1, w2t, b2))
     arguments = (x, w1, b1, w2t, b2, index.to(torch.int64).contiguous(), ACTIVATIONS.index(activation))
     limit = -1.0 if threshold is None else float(threshold)
