@@ -298,6 +298,7 @@ def load_run(paper: str, profile: str, root: Path | None = None) -> Run:
         file = inside(folder, run.get("file")) if isinstance(run, dict) else None
         notebooks.append(NotebookRun(name, titles.get(name, name), file, facts if isinstance(facts, dict) else {}))
     warnings += _doubts(tuple(notebooks))
+    found_claims.sort(key=lambda claim: claim.notebook not in ran)  # a run of some notebooks shows what it has first
     return Run(paper, profile, folder, spec, tuple(found_claims), tuple(found_made), tuple(notebooks), tuple(warnings))
 
 
