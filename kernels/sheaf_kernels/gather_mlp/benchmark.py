@@ -253,3 +253,25 @@ def by_density() -> str:
             name = f"{str(dtype).removeprefix('torch.')}, {arm}"
             lines.append((name, f"{density:.2f}", f"{1e3 * t:.2f}", f"{1e-9 * moved / t:.1f}", f"{best / t * density:.2f}"))
     return table(("arm", "density", "ms", "GB/s", "speed-up x density"), lines)
+
+
+def _shown(rows: Rows) -> str:
+    arms = dict.fromkeys(row["arm"] for row in rows)
+    lines = []
+    for arm in arms:
+        mine = [row for row in rows if row["arm"] == arm]
+        seconds = statistics.median(row["seconds"] for row in mine)
+        lines.append((arm, f"{1e3 * seconds:.2f}", f"{1e-9 * mine[0]['bytes'] / seconds:.1f}"))
+    return table(("arm", "ms", "GB/s"), lines)
+
+
+@benchmark("gather_heads/decode")
+def by_heads() -> str:
+    """One step of attention at d = 4096, 32 heads, after 128 tokens, float32: milliseconds and GB/s."""
+    return _shown(heads(4096, 32, 128, (8, 16, 24), rounds=7))
+
+
+@benchmark("predict_topk/select")
+def by_predictor() -> str:
+    """2048 of 16384 neurons named by a predictor of rank 332 at d = 4096, float32: milliseconds and GB/s."""
+    return _shown(predictor(4096, 16384, 332, 2048, rounds=7))
