@@ -349,7 +349,8 @@ def programs_for_a_hopper_gpu_use_its_tensor_cores() -> None:
         assert "wgmma.mma_async" in made.asm["ptx"] and "mma.sync" not in made.asm["ptx"], what
         assert ("ld.global.v4" if resident else "cp.async.cg.shared.global") in made.asm["ptx"], what
         room = config.bytes(2, name == "sdd", steps + low)
-        assert 0.9 * room <= made.metadata.shared <= 1.3 * room + 1024, f"{what}: {made.metadata.shared} is not {room}"
+        scratch = config.m * max(config.n, config.n2) * 2 if resident else 0  # in which it may turn its results before storing
+        assert 0.9 * room <= made.metadata.shared <= 1.1 * room + 1024 + scratch, f"{what}: {made.metadata.shared} is not {room}"
     for low_rank in (False, True):
         compiled_for_hopper("pack", triton_choice.Config(64, 128, 64, 4, 2), {"STEP": 2, "LOW_RANK": low_rank})
 
