@@ -109,7 +109,7 @@ def test_pace_samples_the_whole_bank() -> None:
 
 
 def test_quality_with_controls(recall) -> None:
-    found = quality.by_order(recall, [2, 8], ["modal", "fir"], sequences=16)
+    found = quality.by_order(recall, [2, 8], ["modal", "fir"], sequences=16, processes=1)
     assert len(found) == 4 * (1 + 2 * 2 + 2)
     assert quality.losses(found, "hyena", "modal").shape == (2,)
     np.testing.assert_allclose(
@@ -120,7 +120,7 @@ def test_quality_with_controls(recall) -> None:
     assert (zeroed["worst filter"] == 1).all()
     assert (found.loc[found["chosen"], "order"] >= 2).all()
     assert set(quality.summary(found)["method"]) == {"base", "modal", "fir", "zero"}
-    bins = quality.logit_bins(recall[:1], [2], sequences=8)
+    bins = quality.logit_bins(recall[:1], [2], sequences=8, processes=1)
     assert sorted(bins["bin"]) == list(range(1, 11))
     assert bins["magnitude"].is_monotonic_increasing
     charts.quality(found)
@@ -135,7 +135,7 @@ def test_echo_asks_for_what_was_seen_before() -> None:
     with pytest.raises(ValueError, match="longer than the lag"):
         echo.echo(1, 4, 2, 4, torch.Generator())
     done = echo.run(echo.jobs(TOY | {"echo_steps": 2}, SEEDS), processes=1)
-    found = quality.by_order(done, [2], ["balanced"], sequences=8, batch_for=echo.batch_for_tests)
+    found = quality.by_order(done, [2], ["balanced"], sequences=8, processes=1)
     assert quality.losses(found, "hyena", "zero").shape == (2,)
 
 
