@@ -10,7 +10,9 @@ from typing import Any
 
 from sheaf.artifact.promises import SHOWN
 from sheaf.artifact.record import atomic_write, digest
+from sheaf.artifact.scrub import scrub_text
 
+ROOT = Path(__file__).resolve().parents[2]
 PROPERTY = "promise"  # the name under which a test hands its count to the process that writes the record
 
 
@@ -42,7 +44,7 @@ class Promise:
         """Count one trial; ``what`` names it in one line and is shown when it broke."""
         self.tried += 1
         if not kept:
-            self.broken.append(what)
+            self.broken.append(scrub_text(what, ROOT))  # the record is kept, and names no machine
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:

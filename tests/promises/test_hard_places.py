@@ -54,7 +54,7 @@ def stale(reproduced: Toy, tmp_path: Path) -> Toy:
 def ordinary(toy: Toy, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
     """The command run by a user who may not write what its permissions forbid."""
     return subprocess.run(
-        [*ORDINARY, *toy.command(*words)], cwd=toy.root, env=toy.env(**env), capture_output=True, text=True, timeout=120
+        [*ORDINARY, *toy.command(*words)], cwd=toy.root, env=toy.env(**env), capture_output=True, text=True, timeout=300
     )
 
 
@@ -104,7 +104,7 @@ def test_odd_paths_locales_and_zones(promise: Promise, stale: Toy, wanted: tuple
         "home does not exist": ("toy", {"HOME": "/nonexistent"}),
         "a leading dash, a percent sign, a line's end": ("-n %s\nx", {}),
     }
-    for what in list(places)[: promise.size(full=len(places), fast=2)]:
+    for what in list(places)[: promise.size(full=len(places), fast=1)]:
         name, env = places[what]
         with promise.attempt(what):
             root = tmp_path / "place" / name
@@ -141,10 +141,11 @@ def test_no_room_simulated(promise: Promise, stale: Toy, wanted: tuple, tmp_path
         put_back(saved, toy.root)
 
 
+@pytest.mark.skipif(os.environ.get("SHEAF_PROVE") != "1", reason="tests/artifact/test_run.py has one; make prove tries the rest")
 def test_full_disks_of_many_sizes(promise: Promise, stale: Toy, wanted: tuple, tmp_path: Path) -> None:
     toy, (before, after) = stale, wanted
     used = sum((f.stat().st_size + 4095) // 4096 * 4096 for f in toy.root.rglob("*") if f.is_file())
-    for k in range(promise.size(full=8, fast=1)):
+    for k in range(8):
         room = (2 * k + 1) * 24 * 1024  # a run needs a few hundred KB, its page of the report most of them
         with small_disk(toy.root, used + room):
             _fill(toy.root, room)
@@ -205,10 +206,11 @@ def test_a_read_only_disk(promise: Promise, stale: Toy, wanted: tuple) -> None:
 def test_clocks(promise: Promise, stale: Toy, wanted: tuple, tmp_path: Path) -> None:
     toy, (_, after) = stale, wanted
     hour = injected(toy.root, tmp_path / "log", "", 0) | {"FAULT_CLOCK": "3600"}
-    with promise.attempt("the clock goes back an hour during a run"):
-        done = toy.reproduce(**hour)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-600:]
-        assert not differences(contents(toy.root), after) and "-" not in _times(done.stdout), done.stdout
+    if promise.full:
+        with promise.attempt("the clock goes back an hour during a run"):
+            done = toy.reproduce(**hour)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-600:]
+            assert not differences(contents(toy.root), after) and "-" not in _times(done.stdout), done.stdout
     with promise.attempt("the clock goes back while a notebook fails"):
         toy.notebook("toy_b", "01_only", "raise KeyError('canary')")
         done = toy.reproduce(**hour)
@@ -238,10 +240,10 @@ def test_many_runs_at_once(promise: Promise, stale: Toy, wanted: tuple, tmp_path
     toy, (_, after) = stale, wanted
     saved = tmp_path / "saved"
     for number in range(promise.size(full=4, fast=1)):
-        with promise.attempt(f"eight runs started at once, time {number + 1}"):
-            runs = [toy.start("reproduce", "--profile", "smoke") for _ in range(6)]
-            runs += [toy.start("run", "toy_b", "01_only", "--profile", "smoke") for _ in range(2)]
-            told = [run.communicate(timeout=120)[0] for run in runs]
+        with promise.attempt(f"runs started at once, time {number + 1}"):
+            runs = [toy.start("reproduce", "--profile", "smoke") for _ in range(promise.size(full=6, fast=2))]
+            runs += [toy.start("run", "toy_b", "01_only", "--profile", "smoke") for _ in range(promise.size(full=2, fast=1))]
+            told = [run.communicate(timeout=300)[0] for run in runs]
             codes = [run.returncode for run in runs]
             assert set(codes) <= {0, BUSY} and 0 in codes, f"{codes}: {told}"
             for code, text in zip(codes, told, strict=True):

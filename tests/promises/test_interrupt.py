@@ -29,7 +29,7 @@ def make(toy: Toy) -> "subprocess.Popen[str]":
 
 def completed(toy: Toy) -> None:
     process = make(toy)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, f"the next run ended with {process.returncode}: {out[-300:]}"
 
 
@@ -60,7 +60,7 @@ def test_ctrl_c_at_random_moments(promise: Promise, reproduced: Toy, tmp_path: P
             if number % 3 == 1:
                 time.sleep(drawn.uniform(0.0, 1.0))
                 _interrupt(process)
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=300)
             stopped += process.returncode != 0
             # one that came when the run was over finds nothing to stop
             assert process.returncode in STOPPED or (process.returncode == 0 and contents(toy.root) == wanted), process.returncode

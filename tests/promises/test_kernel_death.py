@@ -83,7 +83,7 @@ def test_every_death_in_every_cell_is_reported(promise: Promise, tmp_path: Path)
     cases = every if promise.full else [*every[:: len(DEATHS) * 3 + 1], ("sys_exit", CODE_CELLS)]  # each kind, cells spread
     for kind, place in cases:
         note = "import pathlib, time\npathlib.Path('died.txt').write_text(str(time.time()))\n"
-        write_paper(toy, f"{kind}_{place}", place, note + DEATHS[kind], timeout=120)
+        write_paper(toy, f"{kind}_{place}", place, note + DEATHS[kind], timeout=300)
     papers = [f"{kind}_{place}" for kind, place in cases]
     done = toy.sheaf("reproduce", "--profile", "smoke", "--jobs", "3", "toy_b", *papers, timeout=1200)
     slowest = 0.0

@@ -40,7 +40,7 @@ def project(root: Path) -> Toy:
     (package / "adder" / "__init__.py").write_text('"""Adds."""\n\n\ndef add(a, b):\n    return a + b\n')
     (package / "adder" / "cpu.cpp").write_text(CPP)
     spec = toy.paper("toy_b", ["01_only"], extra=EXTRA)
-    spec.write_text(spec.read_text().replace("timeout = 60\n", 'timeout = 60\nenvironment = ["TOY_ENDPOINT"]\n'))
+    spec.write_text(spec.read_text().replace("timeout = 300\n", 'timeout = 300\nenvironment = ["TOY_ENDPOINT"]\n'))
     spec = toy.paper("toy_a", ["01_first", "02_second"])
     spec.write_text(spec.read_text().replace("rounds = 4\n", "rounds = 4\n[profiles.laptop.02_second]\nspeed = 1\n"))
     toy.module("toy_b", "more", "def count(rounds):\n    return rounds + 2\n")
