@@ -180,11 +180,12 @@ def test_a_process_stays_the_same_when_the_clock_is_set(monkeypatch: pytest.Monk
 
 
 def test_what_hides_its_origin_is_found_as_well() -> None:
-    hidden = "setsid sh -c 'exec sleep 98763' & exit"
+    hidden, before = "setsid sh -c 'exec sleep 98763' & exit", psutil.Process().children()
     with none_left_behind():
         subprocess.run(hidden, shell=True, env={}, check=True)
         assert _sleeping("98763")
     assert not _sleeping("98763")
+    assert psutil.Process().children() == before, "no dead child is left either"
 
 
 def _sleeping(seconds: str) -> bool:

@@ -57,7 +57,7 @@ def end_marked(variable: str, value: str, grace: float = 0.0) -> int:
 
 
 def _below() -> set[psutil.Process]:
-    """Descendants of this process."""
+    """Living descendants of this process."""
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
@@ -66,11 +66,20 @@ def _below() -> set[psutil.Process]:
     return found
 
 
+def _bury() -> None:
+    """Take leave of dead children that nobody else waits for: orphans that came to this process."""
+    for process in psutil.Process().children():
+        with suppress(psutil.Error, ChildProcessError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                os.waitpid(process.pid, os.WNOHANG)
+
+
 @contextmanager
 def none_left_behind() -> Iterator[None]:
     """Whatever the block started is gone when it ends, also what took off its marker and lost its parents.
 
-    On Linux this process becomes the parent of such orphans, so that they can be found.
+    On Linux this process becomes the parent of such orphans, so that they can be found. The block waits for its own
+    children itself.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
@@ -86,6 +95,7 @@ def none_left_behind() -> Iterator[None]:
                 with suppress(psutil.Error):
                     process.kill()
             time.sleep(0.05)
+        _bury()
 
 
 def _started(pid: int) -> str:
