@@ -24,7 +24,7 @@ endif
 export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
 
-.PHONY: help reproduce test lab report bench kernels data lint lock clean store why status setup system unit slow notebooks-check
+.PHONY: help reproduce test lab report bench kernels data lint lock clean store why status setup system unit slow notebooks-check prove
 
 help: ## this page
 	@printf '\n  Sheaf: machine-learning papers, bound as software.\n\n'
@@ -63,6 +63,10 @@ notebooks-check: $(READY)
 	@printf '\n== notebooks against their stored outputs\n'
 	@env -u SHEAF_DATA $(PY) -m pytest -q -p sheaf.artifact.nbval_plugin --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks
+
+prove: $(READY) system kernels ## every promise at full size; writes results/promises/record.json
+	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadscope --timeout 3600
+	@$(PY) -m sheaf report
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab
 	@$(PY) -m jupyterlab notebooks/start_here.ipynb

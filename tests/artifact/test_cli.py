@@ -49,7 +49,7 @@ def test_slurm_without_slurm_says_so(toy: Toy) -> None:
         ("year = 2024", 'year = "soon"', ["paper.year"]),
         ('reproduced_if = ">= 1"', 'reproduced_if = "about 1"', ["is not understood"]),
         ('notebook = "01_only"\n', 'notebook = "07_none"\n', ["07_none"]),
-        ("timeout = 60", "timeout = -1", ["timeout"]),
+        ("timeout = 300", "timeout = -1", ["timeout"]),
     ],
 )
 def test_a_malformed_paper_toml_is_named(toy: Toy, old: str, new: str, words: list[str]) -> None:

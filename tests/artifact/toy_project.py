@@ -55,7 +55,7 @@ class Toy:
     def command(self, *words: str) -> list[str]:
         return [sys.executable, "-m", "sheaf", *words]
 
-    def sheaf(self, *words: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+    def sheaf(self, *words: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*words), cwd=self.root, env=self.env(**env), capture_output=True, text=True, timeout=timeout
         )
@@ -96,7 +96,7 @@ class Toy:
             "study.verdicts()",
         )  # fmt: skip
 
-    def paper(self, paper: str, names: list[str], timeout: int = 60, extra: str = "") -> Path:
+    def paper(self, paper: str, names: list[str], timeout: int = 300, extra: str = "") -> Path:
         """Write paper.toml for these notebooks."""
         body = "".join(NOTEBOOK.format(name=n, timeout=timeout) for n in names)
         for n in names:

@@ -13,6 +13,9 @@ __all__ = ["main"]
 
 
 def _papermill(job: dict[str, Any]) -> dict[str, Any]:
+    # jsonschema compiles a grammar of addresses when this package is there: two seconds for a check notebooks do not need
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

@@ -17,12 +17,13 @@ from rich.console import Console
 
 from sheaf.artifact import publish, summary
 from sheaf.artifact.lock import run_lock
+from sheaf.artifact.manifest import Digests
 from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.plan import Item, chosen_papers, make_plan, split_names
-from sheaf.artifact.processes import RUN, end_marked, identity
+from sheaf.artifact.processes import RUN, end_marked, identity, none_left_behind
 from sheaf.artifact.progress import Display
-from sheaf.artifact.record import atomic_write, merge
-from sheaf.artifact.run import LAUNCHER, cores, shown_results
+from sheaf.artifact.record import RecordError, atomic_write, load, merge
+from sheaf.artifact.run import LAUNCHER, STOPS, cores, shown_results
 from sheaf.artifact.spec import Paper
 
 __all__ = ["EXECUTORS", "Options", "reproduce"]
@@ -71,12 +72,14 @@ class _StopError(BaseException):
 
 
 def _raise_stop(signum: int, frame: FrameType | None) -> None:
+    for number in STOPS:  # a second Ctrl-C must not break off the ending of what runs
+        signal.signal(number, signal.SIG_IGN)
     raise _StopError(signum)
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    before = {number: signal.signal(number, _raise_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, _raise_stop) for number in STOPS}
     try:
         yield
     finally:
@@ -127,26 +130,52 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
     left = [item for item in stale if not item.state.done.is_file()]
     made = {item.spec.paper.id for item in stale if item.state.done.is_file()}
     for spec in specs:
-        record = results_dir(options.profile, spec.paper.id, root) / "record.json"
-        if spec.paper.id in made or not record.is_file():
+        if spec.paper.id in made or not _is_merged(spec, options.profile, root):
             merge(spec.paper.id, options.profile, root)
-            made.add(spec.paper.id)
-    summary.failures(left, started, root)
+    summary.failures(left, root)
     summary.papers(specs, options.profile, root)
     scratch = options.profile == "smoke"  # not kept in the repository, shown on a score board of its own
     base = results_dir(options.profile, "", root)
     index = (base if scratch else base.parent) / "index.html"
-    if made or not index.is_file():
+    shown_of = state_dir(root) / "shown" / f"{options.profile}.txt"
+    records = _records(root)
+    if not index.is_file() or not shown_of.is_file() or shown_of.read_text(encoding="utf-8") != records:
         from sheaf.artifact import report  # it brings jinja2 and nbconvert, which a run with nothing to do can spare
 
         report.build(root)
         if not scratch:
             report.update_readme(root)
+        atomic_write(shown_of, records)
     shown = index.relative_to(root).as_posix() if index.is_relative_to(root) else "results/index.html"
     print(f"Score board: {shown}   ({time.time() - started:.0f} s)")
     if code and not left:
         print(f"sheaf: Snakemake ended with exit code {code}; see .sheaf/logs/snakemake.log", file=sys.stderr)
     return 1 if left or code else 0
+
+
+def _is_merged(spec: Paper, profile: str, root: Path) -> bool:
+    """Whether record.json holds what each notebook recorded; a run that was broken off may have stored more since."""
+    folder = results_dir(profile, spec.paper.id, root)
+    files = [folder / "records" / f"{notebook.name}.json" for notebook in spec.notebooks]
+    try:
+        whole = load(folder / "record.json")
+    except RecordError:
+        return False
+    try:
+        parts = [load(file) for file in files if file.is_file()]
+    except RecordError:  # a damaged part makes its notebook run again; until it has, what was joined stays
+        return True
+    stored = {id: entry for part in parts for id, entry in part["entries"].items()}
+    ran = {name: facts for part in parts for name, facts in part["notebooks"].items()}
+    return whole["notebooks"] == ran and all(whole["entries"].get(id) == entry for id, entry in stored.items())
+
+
+def _records(root: Path) -> str:
+    """The records that the report shows, by digest: pages are made anew when they no longer are the ones shown."""
+    base, digests = results_dir("", "", root), Digests(root)
+    found = [f"{digests.of(file)} {file.relative_to(base).as_posix()}\n" for file in sorted(base.glob("*/*/record.json"))]
+    digests.save()
+    return "".join(found)
 
 
 def _print_plan(items: Sequence[Item], verb: str) -> None:
@@ -168,7 +197,8 @@ def _prepare(stale: Sequence[Item], options: Options, root: Path) -> None:
     jobs = []
     for item in stale:
         paper = item.spec.paper.id
-        item.state.done.unlink(missing_ok=True)
+        for trace in (item.state.done, item.state.failed, item.state.heartbeat, item.state.log):  # what is there is of this run
+            trace.unlink(missing_ok=True)
         atomic_write(item.state.manifest, json.dumps(item.manifest, indent=0))
         item.state.log.parent.mkdir(parents=True, exist_ok=True)
         earlier = [n.name for n in item.spec.notebooks if n.name < item.state.notebook and (paper, n.name) in chosen]
@@ -218,14 +248,13 @@ def _snakemake(stale: Sequence[Item], options: Options, root: Path, run: str) ->
     """Run the plan to its end and show it; on any way out nothing of it is left running."""
     log = state_dir(root) / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    since = time.time()
-    with log.open("w", encoding="utf-8") as out:
+    with log.open("w", encoding="utf-8") as out, none_left_behind():
         process = subprocess.Popen(
             _command(options, root), cwd=root, env=_environment(options, root, run), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            with Display([item.state for item in stale], since, Console()) as display:
+            with Display([item.state for item in stale], Console()) as display:
                 while process.poll() is None:
                     display.update()
                     time.sleep(0.25)
