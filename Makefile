@@ -74,7 +74,7 @@ bench: $(READY) kernels ## kernels and papers against their best baselines, and 
 	@$(PY) -m sheaf bench
 
 kernels: $(READY) system ## compile the kernels once
-	@$(PY) -m sheaf_kernels.build
+	@basename -a $$(dirname kernels/sheaf_kernels/*/cpu.cpp) | xargs -P "$$(nproc)" -I{} sh -c 'said=$$($(PY) -m sheaf_kernels.build {}); code=$$?; echo "$$said"; exit $$code'
 
 data: $(READY) ## check shipped data and say which external data is present
 	@$(PY) -m sheaf data

@@ -66,7 +66,7 @@ def test_bootstrap_interval_holds_the_estimate_and_repeats():
     assert list(found["parameter"]) == list(calibrate.FITTED)
     assert (found["low"] < found["high"]).all()
     assert ((found["low"] <= found["estimate"] * 1.05) & (found["high"] >= found["estimate"] * 0.95)).all()
-    pd.testing.assert_frame_equal(found, calibrate.bootstrap(10, seed=3))
+    pd.testing.assert_frame_equal(calibrate.bootstrap(2, seed=4), calibrate.bootstrap(2, seed=4))
 
 
 def test_many_rows_at_once_equal_the_simulator_one_by_one():

@@ -13,8 +13,7 @@ from sheaf.pixelfly.hardware import DEVICES, Layer, largest_speedup
 from sheaf.pixelfly.speed import ratio
 
 __all__ = [
-    "accuracies", "arena", "attention", "clusters", "flat_error", "generations", "kernels", "latency", "ntk", "rank_shares",
-    "steps",
+    "accuracies", "attention", "clusters", "flat_error", "generations", "kernels", "latency", "ntk", "rank_shares", "steps",
 ]  # fmt: skip
 
 MARKS = ("o", "s", "^", "D", "v", "P")
@@ -157,24 +156,6 @@ def attention(frame: pd.DataFrame) -> Figure:
     direct_labels(ax, [(last, float(table[arm].iloc[-1]), str(arm), COLOURS[i]) for i, arm in enumerate(table)])
     ax.set_xlabel("tokens")
     ax.set_ylabel("forward and backward (ms)")
-    return fig
-
-
-def arena(timed: pd.DataFrame, stepped: pd.DataFrame) -> Figure:
-    """Time against sequence length: of attention alone, and of a training step of the whole classifier."""
-    fig, axes = figure(1, 2, height=3.2)
-    for ax, frame, title in ((axes[0], timed, "Attention alone"), (axes[1], stepped, "Training step, whole classifier")):
-        table = 1e3 * frame.pivot_table(index="length", columns="arm", values="seconds", aggfunc="median", sort=False)
-        last = table.index[-1]
-        for i, arm in enumerate(table):
-            ax.plot(table.index, table[arm], MARKS[i] + "-", color=COLOURS[i], ms=4)
-        plain_log(ax.xaxis)
-        plain_log(ax.yaxis)
-        ax.set_xlim(right=last * 3)
-        direct_labels(ax, [(last, float(table[arm].iloc[-1]), str(arm), COLOURS[i]) for i, arm in enumerate(table)])
-        ax.set_xlabel("tokens")
-        ax.set_title(title, fontsize=9)
-    axes[0].set_ylabel("forward and backward (ms)")
     return fig
 
 

@@ -13,8 +13,8 @@ from sheaf.pixelfly.speed import peak, ratio
 from sheaf_kernels.block_sparse.benchmark import efficiency
 
 __all__ = [
-    "arena_steps", "attention", "forms", "language", "layers", "listops", "low_rank", "ntk", "ntk_margin", "ntk_order",
-    "parts", "peers", "shares", "split", "step_ratios", "steps", "worst_efficiency",
+    "attention", "forms", "language", "layers", "listops", "low_rank", "ntk", "ntk_margin", "ntk_order", "parts", "peers",
+    "shares", "split", "step_ratios", "steps", "worst_efficiency",
 ]  # fmt: skip
 
 LAYER = ["in", "out", "block", "asked", "density", "dtype"]
@@ -208,18 +208,6 @@ def listops(runs: pd.DataFrame) -> pd.DataFrame:
     table = _means(runs, "arm", "accuracy")
     table["most frequent value"] = runs.groupby("arm", sort=False)["most frequent value"].mean().to_numpy()
     return table
-
-
-def arena_steps(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row per length and attention: milliseconds of a training step, and speed-up over dense with bounds."""
-    tasks = {1024: "Image, Pathfinder", 2048: "ListOps", 4096: "Text, Retrieval"}  # of about this length in the arena
-    rows = []
-    for length, part in frame.groupby("length", sort=False):
-        for arm, mine in part.groupby("arm", sort=False):
-            gain = interval(ratio(part, "dense", str(arm)), "median")
-            rows.append((length, tasks.get(int(str(length)), "-"), arm, 1e3 * mine["seconds"].median(), gain.estimate, gain.low,
-                         gain.high))  # fmt: skip
-    return pd.DataFrame(rows, columns=["tokens", "tasks of that length", "attention", "ms a step", "speed-up", "low", "high"])
 
 
 def ntk(found: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
