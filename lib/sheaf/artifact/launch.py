@@ -17,11 +17,12 @@ from rich.console import Console
 
 from sheaf.artifact import publish, summary
 from sheaf.artifact.lock import run_lock
+from sheaf.artifact.parts import join
 from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.plan import Item, chosen_papers, make_plan, split_names
 from sheaf.artifact.processes import RUN, end_marked, identity
 from sheaf.artifact.progress import Display
-from sheaf.artifact.record import atomic_write, merge
+from sheaf.artifact.record import atomic_write
 from sheaf.artifact.run import LAUNCHER, cores, shown_results
 from sheaf.artifact.spec import Paper
 
@@ -129,7 +130,7 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
     for spec in specs:
         record = results_dir(options.profile, spec.paper.id, root) / "record.json"
         if spec.paper.id in made or not record.is_file():
-            merge(spec.paper.id, options.profile, root)
+            join(spec.paper.id, options.profile, root)
             made.add(spec.paper.id)
     summary.failures(left, started, root)
     summary.papers(specs, options.profile, root)

@@ -18,7 +18,7 @@ from sheaf.artifact.outputs import is_compared
 from sheaf.artifact.paths import paper_ids, project_root
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.sandbox import Sandbox, sandbox
-from sheaf.artifact.scrub import scrub_notebook
+from sheaf.artifact.scrub import scrub_notebook, scrub_text
 from sheaf.artifact.spec import SpecError, load_paper
 
 __all__ = ["Stored", "normalise", "store", "stored_notebooks"]
@@ -93,7 +93,7 @@ def _store_one(file: Path, root: Path, refresh: bool, timeout: int) -> Stored:
         try:
             _execute(new, file.parent, place, timeout)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            return Stored(name, "failed", f"{type(error).__name__}: {error}".strip())
+            return Stored(name, "failed", scrub_text(f"{type(error).__name__}: {error}".strip(), root))
         new = normalise(new, root, place.results)
     if not refresh:
         _keep_incomparable(normalise(old, root), new)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from sheaf.artifact.parts import inside
 from sheaf.artifact.record import file_digest
 
-__all__ = ["Preview", "check", "href", "inside", "preview", "svg_size"]
+__all__ = ["Preview", "check", "href", "preview", "svg_size"]
 
 COLUMNS = 24  # shown of a wide table
 CELL = 160  # characters shown of a long cell
@@ -26,14 +27,6 @@ class Preview:
     columns: int
 
 
-def inside(folder: Path, name: object) -> Path | None:
-    """The file ``name`` of ``folder``; None when it is no file there, lies elsewhere or is reached through a link out."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        return None
-    path = (folder / name).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
-
-
 def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]:
     """The file if it is what was recorded, else None with what is wrong, in a sentence's second half."""
     path = inside(folder, name)
@@ -46,7 +39,7 @@ def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]
 
 def href(path: Path, page: Path) -> str:
     """A relative address of ``path`` as seen from the page's file, safe to put in an attribute."""
-    return quote(Path(os.path.relpath(path.resolve(), page.parent.resolve())).as_posix())
+    return quote(os.fsencode(os.path.relpath(path.resolve(), page.parent.resolve())))
 
 
 def svg_size(path: Path) -> tuple[int, int] | None:
