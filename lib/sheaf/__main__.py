@@ -2,7 +2,12 @@
 
 import sys
 
-from sheaf.artifact.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from sheaf.artifact.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # before a command was at work, or after it ended
+        print("sheaf: stopped", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,27 +1,5 @@
-"""The toy project as fixtures: fresh, and already reproduced."""
+"""What several of these tests start from."""
 
-import shutil
-from pathlib import Path
+from toy_fixtures import reproduced, reproduced_once, toy
 
-import pytest
-from toy_project import Toy, build
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Toy:
-    return build(tmp_path / "project")
-
-
-@pytest.fixture
-def reproduced(_reproduced_once: Path, tmp_path: Path) -> Toy:
-    """A toy project whose three notebooks have been reproduced; each test gets a copy of its own."""
-    shutil.copytree(_reproduced_once, tmp_path / "project", symlinks=True)
-    return Toy(tmp_path / "project")
-
-
-@pytest.fixture(scope="session")
-def _reproduced_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    toy = build(tmp_path_factory.mktemp("reproduced") / "project")
-    done = toy.reproduce("--jobs", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return toy.root
+__all__ = ["reproduced", "reproduced_once", "toy"]

@@ -1,13 +1,15 @@
 """A project with records but no runs: one tame paper with every verdict, one whose every string is hostile."""
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from sheaf.artifact.record import file_digest, merge, write_part
+from sheaf.artifact.promises import promises_file
+from sheaf.artifact.record import digest, file_digest, merge, write_part
 from sheaf.artifact.verdict import OUT_OF_REACH, judge
 
 EVIL = (
@@ -251,12 +253,36 @@ def hostile(root: Path, profile: str = "laptop") -> None:
     merge("toy_hostile", profile, root)
 
 
+PROMISE: dict[str, Any] = {
+    "name": "kernel-death", "says": "A notebook whose kernel dies is reported as failed.", "tried_by": "SIGKILL in every cell",
+    "tried": 1050, "failed": 0, "broken": [], "figures": {"slowest report, s": 2.345, "transport": "ipc"}, "seconds": 61.2,
+}  # fmt: skip
+
+
+def promised(root: Path, *promises: dict[str, Any], **changes: Any) -> Path:
+    """Write a record of promises as `make prove` does, with ``changes`` to its own fields; by default one, kept."""
+    body: dict[str, Any] = {"schema": 1, "provenance": FACTS, "promises": list(promises) or [PROMISE]} | changes
+    body |= {"digest": digest(body)}
+    file = promises_file(root)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(body), encoding="utf-8")
+    return file
+
+
+def broken_promise(name: str, *what: str, failed: int = 0) -> dict[str, Any]:
+    """A promise that ``what`` broke, its words as given everywhere."""
+    said = " ".join(what)
+    count = {"tried": 500, "failed": failed or len(what), "broken": list(what), "figures": dict.fromkeys(what, said)}
+    return PROMISE | {"name": name, "says": said, "tried_by": said} | count
+
+
 def build_project(root: Path) -> Path:
-    """Both papers in the laptop profile, the tame one in smoke as well, and a README with a place for the board."""
+    """Both papers in the laptop profile, the tame one in smoke as well, promises, a README with a place for the board."""
     root.mkdir(parents=True)
     (root / "pyproject.toml").write_text("[project]\nname = 'toy'\n")
     (root / "README.md").write_text("# Toy\n\n<!-- scoreboard -->\nold\n<!-- /scoreboard -->\n\nafter\n")
     tame(root)
     tame(root, "smoke")
     hostile(root)
+    promised(root, PROMISE, broken_promise("report", *EVIL, failed=12))
     return root

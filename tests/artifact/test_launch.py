@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from toy_project import Toy, build
+from toy_project import Toy
 
 from sheaf.artifact.processes import RUN, marked
 
@@ -157,16 +157,6 @@ def test_two_runs_at_once_and_ctrl_c(toy: Toy) -> None:
     go.touch()
     done = toy.reproduce("toy_b")
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_path_with_a_space_a_quote_and_another_alphabet(tmp_path: Path) -> None:
-    toy = build(tmp_path / "it's a {Düne} \"x\" Ж")
-    toy.module("toy_b", "only", "import os\n\ndef count(rounds):\n    return rounds\n")
-    done = toy.reproduce("toy_b")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing to run" in toy.reproduce("toy_b").stdout
-    stored = b"".join(p.read_bytes() for p in (toy.root / "results").rglob("*") if p.is_file())
-    assert "Düne".encode() not in stored
 
 
 def test_kernels_are_built_first_and_a_missing_compiler_is_no_failure(toy: Toy) -> None:

@@ -8,9 +8,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from bs4 import BeautifulSoup
-from report_project import CLAIMS, EVIL, build_project, tame
+from report_project import CLAIMS, EVIL, FACTS, PROMISE, broken_promise, build_project, promised, tame
 
 from sheaf.artifact import report
+from sheaf.artifact.check import check
 from sheaf.artifact.record import digest, file_digest
 from sheaf.artifact.report.formula import formula
 from sheaf.artifact.report.view import PAPERS, load_run
@@ -74,7 +75,7 @@ def test_same_records_same_bytes_and_nothing_written_twice(project: Path, tmp_pa
 
 def test_every_page_is_small_and_every_link_leads_to_a_file(project: Path) -> None:
     report.build(project)
-    assert len(pages(project)) == 10
+    assert len(pages(project)) == 11
     for page in pages(project):
         assert page.stat().st_size <= 2_000_000
         document = soup(page)
@@ -105,7 +106,7 @@ def test_hostile_text_stays_text(project: Path) -> None:
     for page in pages(project):
         document = soup(page)
         scripts = document.find_all("script")
-        assert len(scripts) == (0 if "notebooks" in page.parts else 1), page
+        assert len(scripts) == (0 if "notebooks" in page.parts or page.name == "promises.html" else 1), page
         assert not document.find_all(["iframe", "object", "embed", "form", "base"])
         for tag in document.find_all(True):
             for name, value in tag.attrs.items():
@@ -115,7 +116,7 @@ def test_hostile_text_stays_text(project: Path) -> None:
         assert "49" not in [t for t in document.stripped_strings if "7*7" in t]
     shown = words(project / "results/laptop/toy_hostile.html")
     for attack in EVIL:
-        assert attack in shown
+        assert attack in shown and attack in words(project / "results/promises.html")
 
 
 def test_the_page_says_what_was_published_measured_and_decided(plain: Path) -> None:
@@ -269,6 +270,70 @@ def test_a_page_of_many_wide_tables_keeps_to_its_size(plain: Path) -> None:
     edit_record(plain, widen)
     page = paper_page(plain)
     assert page.stat().st_size <= 2_000_000 and "first 3 of 60 rows" in words(page)
+
+
+def test_promises_show_what_was_tried_and_what_broke(plain: Path) -> None:
+    promised(plain, PROMISE, broken_promise("crash-safety", "after operation 3: T01.csv differs"))
+    report.build(plain)
+    page, index = plain / "results/promises.html", soup(plain / "results/index.html")
+    text = words(page)
+    for part in (
+        "1 of 2 promises kept", "1 of 1,550 trials failed", "kernel-death A notebook whose kernel dies is reported as failed.",
+        "SIGKILL in every cell", "kept 0 of 1,050 failed", "slowest report, s 2.345", "transport ipc", "61 s",
+        "broken 1 of 500 failed", "after operation 3: T01.csv differs", "commit 0123456789", "2026-01-02 03:04 UTC",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "uncommitted" not in text.partition("Where it was tried")[0]
+    link = index.select_one('a[href="promises.html"]')
+    assert link and "1 of 2 kept, 1 of 1,550 trials failed" in words(plain / "results/index.html")
+    assert soup(page).select_one(".crumbs a")["href"] == "index.html"
+
+
+def test_promises_that_were_never_tried_have_no_page(plain: Path) -> None:
+    file = promised(plain)
+    report.build(plain)
+    file.unlink()
+    report.build(plain)
+    assert not (plain / "results/promises.html").exists() and "romises" not in words(plain / "results/index.html")
+
+
+PROMISE_RECORDS: dict[str, tuple[dict, str]] = {
+    "more failed than were tried": ({"promises": [PROMISE | {"failed": 2000}]}, "promises.0: 2000 of 1050 trials cannot"),
+    "failures without a name": ({"promises": [PROMISE | {"failed": 2}]}, "promises.0: 2 trials failed but 0 are named"),
+    "nothing was tried": ({"promises": [PROMISE | {"tried": 0}]}, "promises.0.tried: Input should be greater"),
+    "a count that is text": ({"promises": [PROMISE | {"tried": "9"}]}, "promises.0.tried: Input should be a valid integer"),
+    "a figure that is no number": ({"promises": [PROMISE | {"figures": {"x": float("nan")}}]}, "promises.0.figures.x"),
+    "a promise twice": ({"promises": [PROMISE, PROMISE]}, "the file: a promise is listed twice"),
+    "no promises": ({"promises": []}, "promises: List should have at least 1 item"),
+    "an unknown key": ({"extra": 1}, "extra: Extra inputs are not permitted"),
+    "another schema": ({"schema": 2}, "schema: Input should be 1"),
+    "no provenance": ({"provenance": None}, "provenance: Input should be"),
+    "no date": ({"provenance": FACTS | {"finished": "yesterday"}}, "provenance: Invalid isoformat"),
+}
+
+
+@pytest.mark.parametrize("kind", PROMISE_RECORDS)
+def test_a_malformed_record_of_promises_is_refused_and_not_shown(plain: Path, kind: str) -> None:
+    changes, said = PROMISE_RECORDS[kind]
+    promised(plain, **changes)
+    report.build(plain)
+    text = words(plain / "results/promises.html")
+    assert "cannot be trusted, so nothing of it is shown" in text and "SIGKILL" not in text
+    assert f"results/promises/record.json: {said}" in text and "run 'make prove' again" in text
+    assert "record damaged" in words(plain / "results/index.html")
+    found = [problem for problem in check(plain) if problem.file == "results/promises/record.json"]
+    assert len(found) == 1 and said in str(found[0]) and found[0].fix == "run 'make prove' again"
+
+
+@pytest.mark.parametrize("edit", [lambda t: t.replace("1050", "9999"), lambda t: t[:-9], lambda t: "", lambda t: "[" * 99999])
+def test_an_edited_record_of_promises_is_refused(plain: Path, edit) -> None:
+    file = promised(plain)
+    assert not [problem for problem in check(plain) if "promises" in problem.file]
+    file.write_text(edit(file.read_text()))
+    found = [problem for problem in check(plain) if "promises" in problem.file]
+    assert len(found) == 1 and "the file: c" in str(found[0])
+    report.build(plain)
+    assert "cannot be trusted" in words(plain / "results/promises.html")
 
 
 def test_smoke_runs_have_a_board_of_their_own(project: Path) -> None:

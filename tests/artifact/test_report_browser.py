@@ -136,6 +136,18 @@ def test_search_and_filters_of_the_board(browser: Any, project: Path) -> None:
         assert tab.url.endswith("results/index.html") and wrong == []
 
 
+def test_promises_are_reached_by_clicking_and_say_what_broke(browser: Any, project: Path) -> None:
+    with opened(browser, project / "results/index.html") as (tab, wrong):
+        tab.click("text=Promises")
+        assert tab.url.endswith("results/promises.html") and tab.locator("tr#kernel-death").is_visible()
+        assert not tab.locator("tr#report li").first.is_visible()
+        tab.click("tr#report summary")
+        assert tab.locator("tr#report li").first.is_visible() and tab.locator("tr#report li").count() == 10
+        assert "and 2 more" in tab.locator("tr#report details").inner_text()
+        tab.click(".crumbs a")
+        assert tab.url.endswith("results/index.html") and wrong == []
+
+
 def test_the_notebook_is_reached_by_clicking_and_leads_back(browser: Any, project: Path) -> None:
     with opened(browser, project / "results/laptop/decentralized.html") as (tab, wrong):
         tab.click("tr#C1 .origin a")

@@ -1,4 +1,4 @@
-"""Promises: tests that count. `make prove` runs them at full size and writes results/promises/record.json; `make test` runs a part."""
+"""Promises: tests that count. `make prove` runs them whole and writes results/promises/record.json; `make test` a part."""
 
 import os
 import sys
@@ -11,9 +11,11 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "artifact")]  # ledger, and the toy project of the foundation's tests
 from ledger import PROPERTY, Promise, write  # noqa: E402
+from toy_fixtures import reproduced, reproduced_once, toy  # noqa: E402
 
 from sheaf.artifact.provenance import Clock, provenance  # noqa: E402
 
+__all__ = ["reproduced", "reproduced_once", "toy"]
 FULL = os.environ.get("SHEAF_PROVE") == "1"
 RECORD = HERE.parents[1] / "results" / "promises" / "record.json"
 _counts: list[dict[str, Any]] = []
@@ -22,7 +24,7 @@ _clock = Clock()
 
 @pytest.fixture
 def promise(request: pytest.FixtureRequest) -> Iterator[Promise]:
-    """The promise named by ``@pytest.mark.promise(name, says, tried_by)``; the test fails when a trial broke it, or none was made."""
+    """The promise that the mark names; the test fails when a trial broke it, or none was made."""
     mark = request.node.get_closest_marker("promise")
     assert mark is not None, "a test that asks for `promise` is marked with @pytest.mark.promise(name, says, tried_by)"
     found = Promise(*mark.args, full=FULL)
@@ -38,8 +40,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _counts.extend(value for name, value in report.user_properties if name == PROPERTY)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """The process that gathers all reports writes the record, after a full run of all promises only."""
-    if not FULL or hasattr(session.config, "workerinput") or not _counts or session.config.getoption("keyword"):
+    config = session.config
+    whole = [Path(word).resolve() for word in config.args] == [HERE] and not config.getoption("keyword")
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if not (FULL and whole and ended and _counts) or hasattr(config, "workerinput"):
         return
     write(RECORD, _counts, provenance(RECORD.parents[2], "promises", seed=0, settings={}, clock=_clock, external=[]))

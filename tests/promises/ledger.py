@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sheaf.artifact.record import atomic_write
+from sheaf.artifact.promises import SHOWN
+from sheaf.artifact.record import atomic_write, digest
 
-SHOWN = 10  # broken trials named in a message and in the record
 PROPERTY = "promise"  # the name under which a test hands its count to the process that writes the record
 
 
@@ -78,5 +78,6 @@ def merge(counts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def write(path: Path, counts: list[dict[str, Any]], provenance: dict[str, Any]) -> None:
     """The record of a full run, for the report."""
     body = {"schema": 1, "provenance": provenance, "promises": merge(counts)}
+    body["digest"] = digest(body)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, (json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())

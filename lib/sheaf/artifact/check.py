@@ -11,6 +11,7 @@ from sheaf.artifact.check_records import check_records
 from sheaf.artifact.manifest import cell_source, read_notebook
 from sheaf.artifact.paths import notebook_path, paper_dir, paper_ids, project_root
 from sheaf.artifact.problem import Problem
+from sheaf.artifact.promises import PromisesError, load_promises
 from sheaf.artifact.scrub import find_leaks, notebook_leaks
 from sheaf.artifact.spec import Paper, SpecError, load_paper
 
@@ -37,7 +38,7 @@ def check(root: Path | None = None) -> list[Problem]:
         found += check_records(spec, root)
     for tour in sorted((root / "notebooks").glob("*.ipynb")):
         found += _check_stored(tour, root)
-    return found + list(_leaks(root))
+    return [*found, *_check_promises(root), *_leaks(root)]
 
 
 def _from_spec_error(error: SpecError, paper: str) -> Problem:
@@ -45,6 +46,16 @@ def _from_spec_error(error: SpecError, paper: str) -> Problem:
     parts = str(error).split(": ", 2)
     key, fix = parts[1:] if len(parts) == 3 else ("the file", str(error))
     return Problem(f"notebooks/{paper}/paper.toml", key, "is not valid", fix)
+
+
+def _check_promises(root: Path) -> Iterator[Problem]:
+    """The record of ``make prove`` is one that it wrote; its message reads ``file: key: what; fix``."""
+    try:
+        load_promises(root)
+    except PromisesError as error:
+        where, _, fix = str(error).rpartition("; ")
+        file, key, says = where.split(": ", 2)
+        yield Problem(file, key, says, fix)
 
 
 def _stray_folders(root: Path) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """The command line that Make calls: ``python -m sheaf``. Every expected failure is one sentence and exit code 1."""
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Callable, Sequence
@@ -197,6 +198,17 @@ def _bench(args: argparse.Namespace, root: Path) -> int:
     return code
 
 
+def _told(error: OSError, root: Path) -> str:
+    """What the system refused, and where; a write that found no room does not know its file."""
+    if not error.strerror:
+        return str(error)
+    if error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return f"cannot write below {root}: {error.strerror}; make room, then call this again. Earlier results are intact"
+    return str(error)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for a failure that was explained, 75 for "busy", 130 for Ctrl-C."""
     sys.stdout.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
@@ -215,8 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sheaf: error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        print(f"sheaf: error: {named}", file=sys.stderr)
+        print(f"sheaf: error: {_told(error, project_root())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("sheaf: stopped", file=sys.stderr)

@@ -20,10 +20,10 @@ from sheaf.artifact.lock import run_lock
 from sheaf.artifact.parts import join
 from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.plan import Item, chosen_papers, make_plan, split_names
-from sheaf.artifact.processes import RUN, end_marked, identity
+from sheaf.artifact.processes import RUN, end_marked, identity, none_left_behind
 from sheaf.artifact.progress import Display
 from sheaf.artifact.record import atomic_write
-from sheaf.artifact.run import LAUNCHER, cores, shown_results
+from sheaf.artifact.run import LAUNCHER, STOPS, cores, shown_results
 from sheaf.artifact.spec import Paper
 
 __all__ = ["EXECUTORS", "Options", "reproduce"]
@@ -72,12 +72,14 @@ class _StopError(BaseException):
 
 
 def _raise_stop(signum: int, frame: FrameType | None) -> None:
+    for number in STOPS:  # a second Ctrl-C must not break off the ending of what runs
+        signal.signal(number, signal.SIG_IGN)
     raise _StopError(signum)
 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    before = {number: signal.signal(number, _raise_stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, _raise_stop) for number in STOPS}
     try:
         yield
     finally:
@@ -132,7 +134,7 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
         if spec.paper.id in made or not record.is_file():
             join(spec.paper.id, options.profile, root)
             made.add(spec.paper.id)
-    summary.failures(left, started, root)
+    summary.failures(left, root)
     summary.papers(specs, options.profile, root)
     scratch = options.profile == "smoke"  # not kept in the repository, shown on a score board of its own
     base = results_dir(options.profile, "", root)
@@ -169,7 +171,8 @@ def _prepare(stale: Sequence[Item], options: Options, root: Path) -> None:
     jobs = []
     for item in stale:
         paper = item.spec.paper.id
-        item.state.done.unlink(missing_ok=True)
+        for trace in (item.state.done, item.state.failed, item.state.heartbeat, item.state.log):  # what is there is of this run
+            trace.unlink(missing_ok=True)
         atomic_write(item.state.manifest, json.dumps(item.manifest, indent=0))
         item.state.log.parent.mkdir(parents=True, exist_ok=True)
         earlier = [n.name for n in item.spec.notebooks if n.name < item.state.notebook and (paper, n.name) in chosen]
@@ -219,14 +222,13 @@ def _snakemake(stale: Sequence[Item], options: Options, root: Path, run: str) ->
     """Run the plan to its end and show it; on any way out nothing of it is left running."""
     log = state_dir(root) / "logs" / "snakemake.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    since = time.time()
-    with log.open("w", encoding="utf-8") as out:
+    with log.open("w", encoding="utf-8") as out, none_left_behind():
         process = subprocess.Popen(
             _command(options, root), cwd=root, env=_environment(options, root, run), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
         try:
-            with Display([item.state for item in stale], since, Console()) as display:
+            with Display([item.state for item in stale], Console()) as display:
                 while process.poll() is None:
                     display.update()
                     time.sleep(0.25)

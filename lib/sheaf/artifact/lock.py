@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from sheaf.artifact.paths import state_dir
+from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.processes import RUN, end_marked
 
 __all__ = ["BusyError", "run_lock"]
@@ -48,7 +48,20 @@ def _clear(owner: dict[str, str], root: Path) -> None:
         if owner.get("executor") == "slurm" and log.is_file() and shutil.which("scancel"):
             for job in re.findall(r"SLURM run ID: (\S+)", log.read_text(encoding="utf-8", errors="replace")):
                 subprocess.run(["scancel", "--me", f"--name={job}"], check=False, timeout=60)
+        _sweep(root)
     shutil.rmtree(state_dir(root) / "work", ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Take away what a killed run was still writing: temporary names beside results and state, its kernels' sockets."""
+    for order in (state_dir(root) / "work").rglob("job.json"):
+        sockets = Path(_read(order.read_text(encoding="utf-8")).get("sockets", ""))
+        if sockets.name.startswith("sheaf-"):
+            shutil.rmtree(sockets, ignore_errors=True)
+    ours = [state_dir(root) / name for name in ("done", "failed", "manifests")]  # not the caches, others may write there
+    for left in [*state_dir(root).glob(".*.tmp"), *(f for d in [results_dir("", "", root), *ours] for f in d.rglob(".*"))]:
+        if left.suffix == ".tmp" or left.name.startswith(".probe"):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

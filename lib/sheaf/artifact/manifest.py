@@ -5,6 +5,7 @@ library code it can reach (without comments and layout), kernel sources, its set
 data, the versions of the packages it imports, and the seed. Markdown counts, because the executed copy is what is read.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,7 +32,7 @@ _DISTRIBUTION = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "PyYAML"}
 
 
 class Digests:
-    """SHA-256 of files, remembered in ``.sheaf/digests.json`` by size and modification time."""
+    """SHA-256 of files, remembered in ``.sheaf/digests.json`` by size and times."""
 
     def __init__(self, root: Path):
         self._file = state_dir(root) / "digests.json"
@@ -45,21 +46,22 @@ class Digests:
             FileNotFoundError: it does not exist.
         """
         stat = path.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns]
+        # whoever sets a file's time back (cp -p, an archive, a wrong clock) cannot set the time of its change or its number
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         known = self._known.get(str(path))
-        if isinstance(known, list) and len(known) == 3 and known[:2] == stamp:  # a damaged entry is made anew
-            return str(known[2])
+        if isinstance(known, list) and known[:-1] == stamp:  # a damaged entry is made anew
+            return str(known[-1])
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         self._known[str(path)], self._new = [*stamp, found], True
         return found
 
     def save(self) -> None:
-        """Keep what was learnt; a checkout that cannot be written to is left alone, it costs only time."""
-        place = self._file.parent if self._file.parent.is_dir() else self._file.parent.parent
-        if self._new and os.access(place, os.W_OK):
-            atomic_write(self._file, json.dumps(self._known))
-            self._new = False
+        """Keep what was learnt; where there is no permission or no room it costs only time."""
+        if self._new:
+            with contextlib.suppress(OSError):
+                atomic_write(self._file, json.dumps(self._known))
+                self._new = False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

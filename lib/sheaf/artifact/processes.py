@@ -4,13 +4,16 @@ A process group is not enough: Jupyter starts its kernel in a session of its own
 An environment variable passes to all of them, and survives the death of every parent between.
 """
 
+import ctypes
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
-__all__ = ["JOB", "RUN", "end_marked", "identity", "is_alive", "marked"]
+__all__ = ["JOB", "RUN", "end_marked", "identity", "is_alive", "marked", "none_left_behind"]
 
 RUN = "SHEAF_RUN"  # one launcher's run: set by the launcher for everything below it
 JOB = "SHEAF_JOB"  # one notebook's run: set by the watchdog for the notebook's processes, not for itself
@@ -53,10 +56,50 @@ def end_marked(variable: str, value: str, grace: float = 0.0) -> int:
     return len(seen)
 
 
+def _below() -> set[psutil.Process]:
+    """Descendants of this process."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.add(process)
+    return found
+
+
+@contextmanager
+def none_left_behind() -> Iterator[None]:
+    """Whatever the block started is gone when it ends, also what took off its marker and lost its parents.
+
+    On Linux this process becomes the parent of such orphans, so that they can be found.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    before = _below()
+    try:
+        yield
+    finally:
+        for _ in range(50):
+            left = _below() - before
+            if not left:
+                break
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            time.sleep(0.05)
+
+
+def _started(pid: int) -> str:
+    """When a process began, in ticks since the machine did: unlike a time of day it stays when the clock is set."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return f"{psutil.Process(pid).create_time():.2f}"
+
+
 def identity(pid: int | None = None) -> str:
-    """``pid:start time``, which unlike a pid alone is never reused."""
+    """``pid:start``, which unlike a pid alone is never reused."""
     process = psutil.Process(pid)
-    return f"{process.pid}:{process.create_time():.2f}"
+    return f"{process.pid}:{_started(process.pid)}"
 
 
 def is_alive(who: str) -> bool:

@@ -52,17 +52,17 @@ def _json(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def look(state: State, since: float) -> Look:
-    """State of a notebook in the run that began at ``since`` (seconds since the epoch)."""
+def look(state: State) -> Look:
+    """State of a notebook; the launcher took away the traces of earlier runs, so that no clock has to tell them apart."""
     first, last = _beats(state)
     started = float(first.get("t", 0))
-    if state.failed.is_file() and state.failed.stat().st_mtime >= since - 1:
+    if state.failed.is_file():
         why = (_json(state.failed.read_bytes()) or {}).get("why", "")
         return Look(FAILED, max(0.0, state.failed.stat().st_mtime - started) if started else 0.0, str(why))
-    if not started or started < since - 1:
+    if not started:
         return Look(WAITING)
     if state.done.is_file():
-        return Look(DONE, state.done.stat().st_mtime - started)
+        return Look(DONE, max(0.0, state.done.stat().st_mtime - started))
     cell: dict[str, Any] = next((b for b in reversed(last) if "cell" in b), {})
     step: dict[str, Any] = next((b for b in reversed(last) if "what" in b), {})
     words = []
@@ -71,7 +71,7 @@ def look(state: State, since: float) -> Look:
     if step and step.get("t", 0) >= cell.get("t", 0):
         total = f"/{step['total']}" if step.get("total") else ""
         words.append(f"{scrub_text(str(step['what']), state.root)} {step['done']}{total}{_left(last, step)}")
-    return Look(RUNNING, time.time() - started, ", ".join(words) or "starting")
+    return Look(RUNNING, max(0.0, time.time() - started), ", ".join(words) or "starting")
 
 
 def _left(beats: list[dict[str, Any]], step: dict[str, Any]) -> str:
@@ -91,8 +91,8 @@ def _time(seconds: float) -> str:
 class Display:
     """Shows a run until it ends: ``with Display(states) as display: display.update()`` a few times a second."""
 
-    def __init__(self, states: list[State], since: float, console: Console | None = None):
-        self._states, self._since = states, since
+    def __init__(self, states: list[State], console: Console | None = None):
+        self._states = states
         self._console = console or Console()
         self._live: Live | None = None
         self._said: dict[str, tuple[str, float]] = {}
@@ -110,7 +110,7 @@ class Display:
 
     def update(self) -> None:
         """Show each notebook's state as it is now."""
-        looks = [look(state, self._since) for state in self._states]
+        looks = [look(state) for state in self._states]
         if self._live:
             self._live.update(self._table(looks))
             return

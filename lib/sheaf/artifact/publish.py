@@ -81,6 +81,16 @@ def last_executed(executed: Path) -> Position | None:
     return found
 
 
+def _exited(executed: Path) -> Position | None:
+    """The cell that called ``sys.exit``, which papermill takes for a good end."""
+    number = 0
+    for cell in read_notebook(executed)["cells"]:
+        number += not _tags(cell) & OURS
+        if any(o.get("output_type") == "error" and o.get("ename") == "SystemExit" for o in cell.get("outputs", [])):
+            return Position(number, cell.get("execution_count"))
+    return None
+
+
 def check_complete(executed: Path, staged: Path, paper: str, notebook: str) -> None:
     """A notebook that ran is not yet a notebook that finished.
 
@@ -88,6 +98,8 @@ def check_complete(executed: Path, staged: Path, paper: str, notebook: str) -> N
         PublishError: the closing cell did not print its line, or this run wrote no record.
     """
     code = [cell for cell in read_notebook(executed)["cells"] if cell.get("cell_type") == "code" and cell_source(cell).strip()]
+    if exited := _exited(executed):
+        raise PublishError(f"ended without completing ({exited} called sys.exit): no cell may, the last one included")
     printed = "".join(
         "".join(output.get("text", "")) for output in (code[-1].get("outputs", []) if code else [])
         if output.get("output_type") == "stream"
@@ -158,8 +170,8 @@ def _explain(error: OSError, shown: str) -> PublishError:
     return PublishError(f"cannot write {shown}: {cause}; make room or make it writable. Earlier results are intact")
 
 
-def probe_writable(target: Path, shown: str) -> None:
-    """See that files can be made in a results folder before hours are spent on what could not be stored.
+def probe_writable(target: Path, shown: str, room: int = 65536) -> None:
+    """See that ``room`` bytes can be written in a folder before hours are spent on what could not be stored.
 
     Raises:
         PublishError: the folder cannot be made, is read-only or full.
@@ -167,7 +179,7 @@ def probe_writable(target: Path, shown: str) -> None:
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target, prefix=".probe") as file:
-            file.write(b"\0" * 65536)
+            file.write(b"\0" * room)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

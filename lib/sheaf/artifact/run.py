@@ -21,15 +21,16 @@ from typing import Any
 from sheaf.artifact import publish
 from sheaf.artifact.manifest import Digests, Manifest, cell_source, notebook_manifest, read_notebook
 from sheaf.artifact.paths import notebook_path, results_dir, state_dir
-from sheaf.artifact.processes import JOB, RUN, end_marked, is_alive
+from sheaf.artifact.processes import JOB, RUN, end_marked, is_alive, none_left_behind
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.scrub import scrub_text
 from sheaf.artifact.spec import SpecError, load_paper
 
-__all__ = ["LAUNCHER", "State", "cores", "run_notebook", "shown_results"]
+__all__ = ["LAUNCHER", "STOPS", "State", "cores", "run_notebook", "shown_results"]
 
 LAUNCHER = "SHEAF_LAUNCHER"  # identity of the launcher on this machine; a job ends itself when that is gone
 PARAMETERS = {"profile", "seed", "results_dir"}
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SOCKET_LIMIT = 60  # characters; a Unix socket's path holds about 100, and the kernel adds its own suffix
 
 
@@ -142,15 +143,15 @@ def _environment(state: State, job: str, sockets: Path) -> dict[str, str]:
 
 
 def _socket_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="sheaf-"))
-    if len(str(folder)) > SOCKET_LIMIT:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="sheaf-", dir="/tmp"))
-    return folder
+    """A short path for a folder of this job's own; made once it is written down, so that a killed run's can be found."""
+    name = f"sheaf-{uuid.uuid4().hex[:12]}"
+    folder = Path(tempfile.gettempdir(), name)
+    return folder if len(str(folder)) <= SOCKET_LIMIT else Path("/tmp", name)
 
 
 def _beat(file: Path, **facts: Any) -> None:
-    with file.open("a", encoding="utf-8") as out:
+    """Say what is being done, for whoever looks on; a full disk does not stop the work."""
+    with contextlib.suppress(OSError), file.open("a", encoding="utf-8") as out:
         out.write(json.dumps(facts | {"t": round(time.time(), 1)}) + "\n")
 
 
@@ -160,7 +161,8 @@ def _relay(child: "subprocess.Popen[str]", state: State, cells: int) -> None:
     for line in child.stdout:
         if found := re.match(r"Executing Cell (\d+)-+", line):
             _beat(state.heartbeat, cell=int(found[1]), cells=cells)
-        print(scrub_text(line.rstrip("\n"), state.root), flush=True)
+        with contextlib.suppress(OSError):  # reading goes on, or the notebook would wait for ever to print
+            print(scrub_text(line.rstrip("\n"), state.root), flush=True)
 
 
 def _watch(child: "subprocess.Popen[str]", timeout: float) -> bool:
@@ -177,6 +179,8 @@ def _watch(child: "subprocess.Popen[str]", timeout: float) -> bool:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    for number in STOPS:  # a second Ctrl-C must not break off the ending of what runs
+        signal.signal(number, signal.SIG_IGN)
     raise _StopError(signal.Signals(signum).name)
 
 
@@ -191,18 +195,21 @@ def _execute(state: State, seed: int, timeout: float, sockets: Path) -> dict[str
         "parameters": {"profile": state.profile, "seed": seed, "results_dir": staged},
     }  # fmt: skip
     (work / "job.json").write_text(json.dumps(order), encoding="utf-8")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "sheaf.artifact.execute", str(work / "job.json")],
-        env=_environment(state, job, sockets), cwd=state.root, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-    )  # fmt: skip
-    reader = threading.Thread(target=_relay, args=(child, state, len(read_notebook(path)["cells"])), daemon=True)
-    reader.start()
-    try:
-        in_time = _watch(child, timeout)
-    finally:
-        end_marked(JOB, job)
-        child.wait()
+    sockets.mkdir(mode=0o700)
+    cells = len(read_notebook(path)["cells"])
+    with none_left_behind():
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sheaf.artifact.execute", str(work / "job.json")],
+            env=_environment(state, job, sockets), cwd=state.root, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        )  # fmt: skip
+        reader = threading.Thread(target=_relay, args=(child, state, cells), daemon=True)
+        reader.start()
+        try:
+            in_time = _watch(child, timeout)
+        finally:
+            end_marked(JOB, job)
+            child.wait()
     reader.join(timeout=5)
     if not in_time:
         return {"status": "timeout"}
@@ -314,9 +321,11 @@ def _run(state: State, seed: int, limit: float) -> int:
     sockets = _socket_folder()
     replace = {state.shown(state.work / "results"): shown}
     job = publish.Job(paper, notebook, state.work / "results", target, shown, root, replace)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    before = {number: signal.signal(number, _stop) for number in STOPS}
     try:
         failure = _failure(_execute(state, seed, limit, sockets), state, limit)
+        for number in STOPS:  # storing takes a moment, and half of it would be a mixture of two runs
+            signal.signal(number, signal.SIG_IGN)
         outputs: dict[str, str] = {}
         if failure is None:
             try:

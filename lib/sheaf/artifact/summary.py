@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sheaf.artifact.paths import results_dir
+from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.plan import Item
+from sheaf.artifact.publish import PublishError, probe_writable
 from sheaf.artifact.record import load
 from sheaf.artifact.run import shown_results
 from sheaf.artifact.spec import Paper
@@ -26,12 +27,11 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=130)
 
 
-def failures(left: Sequence[Item], since: float, root: Path) -> None:
+def failures(left: Sequence[Item], root: Path) -> None:
     """For each notebook without results: what failed, its traceback in full, and where to read on."""
     for item in left:
         state = item.state
-        failed = state.failed.is_file() and state.failed.stat().st_mtime >= since - 1
-        if failed:
+        if state.failed.is_file():
             facts: dict[str, Any] = json.loads(state.failed.read_text(encoding="utf-8"))
             print(f"\n✘ {state.name} failed: {facts['why']}")
             if facts.get("traceback"):
@@ -40,13 +40,24 @@ def failures(left: Sequence[Item], since: float, root: Path) -> None:
             print(f"  log {facts['log']}{kept}")
         elif blocker := _blocker(item, left):
             print(f"\n· {state.name} was skipped: {blocker} comes before it and failed")
+        elif cause := _no_room(root):
+            print(f"\n✘ {state.name} did not run: {cause}")
         else:
             print(f"\n✘ {state.name} did not run; the end of its log:")
             for log in (state.log, root / ".sheaf" / "logs" / "kernels.log", root / ".sheaf" / "logs" / "snakemake.log"):
-                if log.is_file() and log.stat().st_mtime >= since - 1:
+                if log.is_file():
                     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
                     print("\n".join(f"  {line}" for line in lines), f"\n  log {log.relative_to(root)}")
                     break
+
+
+def _no_room(root: Path) -> str:
+    """Why a notebook could not even say why it failed: what it writes finds no room; empty when there is room."""
+    try:
+        probe_writable(state_dir(root), state_dir(root).relative_to(root).as_posix(), room=1 << 22)
+    except PublishError as error:
+        return str(error)
+    return ""
 
 
 def _blocker(item: Item, left: Sequence[Item]) -> str | None:

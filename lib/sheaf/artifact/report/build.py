@@ -1,4 +1,4 @@
-"""What ``make report`` writes: an index per set of profiles, a page per paper and profile, a page per executed notebook."""
+"""What ``make report`` writes: an index per set of profiles, a page per paper and profile, per executed notebook, of promises."""
 
 import hashlib
 import re
@@ -14,6 +14,7 @@ from sheaf.artifact.report.files import Preview, href, preview, svg_size
 from sheaf.artifact.report.notebook import notebook_body
 from sheaf.artifact.report.page import LIMIT, TEMPLATES, render
 from sheaf.artifact.report.pictures import board_svg
+from sheaf.artifact.report.promises import NAME, promises_page, promises_words
 from sheaf.artifact.report.text import duration, markdown, when
 from sheaf.artifact.report.view import SCRATCH, Made, NotebookRun, Row, Run, board, results_base
 from sheaf.artifact.spec import PROFILES
@@ -135,7 +136,7 @@ def _index_file(profile: str, out: Path) -> Path:
     return out / profile / "index.html" if profile in SCRATCH else out / "index.html"
 
 
-def _index(rows: list[Row], page: Path, out: Path, scratch: str) -> None:
+def _index(rows: list[Row], page: Path, out: Path, scratch: str, promises: str = "") -> None:
     links = {(run.paper, run.profile): href(_page_of(run, out), page) for row in rows for run in row.runs}
     entries: list[dict[str, Any]] = []
     for run in (run for row in rows for run in row.runs):
@@ -147,19 +148,29 @@ def _index(rows: list[Row], page: Path, out: Path, scratch: str) -> None:
     for length in (240, 80, 0):  # characters of a statement; none at all when even that is too long
         html = render(
             "index.html.j2", rows=rows, links=links, entries=entries if length else [], length=length, papers=papers,
-            profiles=profiles, scratch=scratch,
+            profiles=profiles, scratch=scratch, promises=promises,
         )  # fmt: skip
         if len(html) <= LIMIT:
             break
     _write(page, html)
 
 
+def _promises(root: Path, index: Path, out: Path) -> None:
+    page = out / NAME
+    html = promises_page(root, href(index, page))
+    if html is None:
+        page.unlink(missing_ok=True)  # of a record that is gone
+    else:
+        _write(page, html)
+
+
 def build(root: Path | None = None, out: Path | None = None) -> Path:
     """Write the report and give the path of its index.
 
     ``<out>/index.html`` shows every profile that is kept in the repository; smoke runs have ``<out>/smoke/index.html``
-    to themselves. Beside them: ``<profile>/<paper>.html``, ``<profile>/<paper>/notebooks/<notebook>.html`` and
-    ``scoreboard.svg``. The same records give the same bytes, and a page that would not change is not written.
+    to themselves. Beside them: ``promises.html`` where promises were tried, ``<profile>/<paper>.html``,
+    ``<profile>/<paper>/notebooks/<notebook>.html`` and ``scoreboard.svg``. The same records give the same bytes, and a
+    page that would not change is not written.
 
     Args:
         root: the project; default the one around the working directory.
@@ -173,7 +184,8 @@ def build(root: Path | None = None, out: Path | None = None) -> Path:
             for run in row.runs:
                 _paper_page(run, row.runs, root, out)
     index = _index_file(KEPT[0], out)
-    _index(kept, index, out, scratch="")
+    _promises(root, index, out)
+    _index(kept, index, out, scratch="", promises=promises_words(root))
     if any(row.runs for row in scratch):
         _index(scratch, _index_file(SCRATCH[0], out), out, scratch=SCRATCH[0])
     _write(out / "scoreboard.svg", board_svg(kept).encode())

@@ -38,7 +38,8 @@ def _styles() -> dict[str, str]:
     light, dark = pygments_css()
     drops = "".join(f".d{i}{{vertical-align:-{i * 0.05:.2f}em}}" for i in range(DROPS + 1))
     cells = _own("notebook.css") + drops + light + f"@media (prefers-color-scheme: dark) {{{dark}}}"
-    return {"page": shared, "notebook": shared + cells + "@media print {.highlight * {color: inherit}}"}
+    notebook = shared + cells + "@media print {.highlight * {color: inherit}}"
+    return {"page": shared, "promises": shared + _own("promises.css"), "notebook": notebook}
 
 
 @lru_cache(maxsize=1)
@@ -63,8 +64,9 @@ def _slug(name: str) -> str:
 
 def render(template: str, **content: Any) -> bytes:
     """One page. Its policy admits the style sheet and script written into it, local pictures, and nothing else."""
-    style = _styles()["notebook" if template.startswith("notebook") else "page"]
-    script = "" if template.startswith("notebook") else _own("report.js")
+    kind = template.partition(".")[0]
+    style = _styles().get(kind, _styles()["page"])
+    script = "" if kind in ("notebook", "promises") else _own("report.js")
     policy = (
         f"default-src 'none'; img-src 'self' data: file:; style-src {_hash(style)}; "
         f"script-src {_hash(script) if script else _NONE}; base-uri 'none'; form-action 'none'"
