@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,7 +125,8 @@ class _Client(NotebookClient):
 def _execute(nb: NotebookNode, folder: Path, place: Sandbox, timeout: int) -> None:
     where = {"metadata": {"path": str(folder)}}
     client = _Client(nb, place, timeout=timeout, record_timing=False, resources=where, coalesce_streams=True)
-    client.execute(env=place.environment)
+    # what a child of the kernel writes is captured; the copy that would go to this terminal is not scrubbed by anybody
+    client.execute(env=place.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _name_cells(nb: NotebookNode) -> None:
