@@ -125,7 +125,11 @@ def crossings(entry: Entry) -> Iterator[tuple[list[float], list[float]]]:
     for bound in (b for b in (rule.low, rule.high) if math.isfinite(b)):
         size = max(abs(bound), *map(abs, samples), entry["high"] - entry["low"]) or 1.0
         for end in ("low", "high"):
-            for step in (STEP * size, 1e3 * STEP * size, 1e6 * STEP * size):  # a bootstrap of tied values moves in jumps
+            for step in (
+                STEP * size,
+                1e3 * STEP * size,
+                1e6 * STEP * size,
+            ):  # a bootstrap of tied values moves in jumps
                 below, above = (shifted(samples, statistic, end, bound + s * step) for s in (-1, 1))
                 if getattr(interval(below, statistic), end) < bound < getattr(interval(above, statistic), end):
                     break
@@ -133,7 +137,9 @@ def crossings(entry: Entry) -> Iterator[tuple[list[float], list[float]]]:
 
 
 @pytest.mark.parametrize(("profile", "paper"), COMMITTED)
-def test_the_smallest_step_across_a_bound_flips_the_verdict(promise: Promise, profile: str, paper: str, tmp_path: Path) -> None:
+def test_the_smallest_step_across_a_bound_flips_the_verdict(
+    promise: Promise, profile: str, paper: str, tmp_path: Path
+) -> None:
     place = copy(tmp_path, profile, paper)
     claims = place.measured()
     moved: dict[str, list[float]] = {}
@@ -158,7 +164,9 @@ def test_the_smallest_step_across_a_bound_flips_the_verdict(promise: Promise, pr
     problems, shown = place.problems(), place.verdicts()
     for id in moved:
         told = any(f": {id}: verdict is" in p for p in problems)
-        promise.trial(told and shown[id] == NO_VERDICT, f"{profile}/{paper} {id} moved: check {told}, report {shown[id]}")
+        promise.trial(
+            told and shown[id] == NO_VERDICT, f"{profile}/{paper} {id} moved: check {told}, report {shown[id]}"
+        )
 
 
 def put(**values: Any) -> Callable[[str, Entry], Entry]:
@@ -221,7 +229,9 @@ def test_one_character_changed_in_a_file_is_seen(promise: Promise, profile: str,
     for file in place.records[-promise.size(full=100, fast=2) :]:
         before, name = file.read_text(encoding="utf-8"), file.relative_to(place.folder).as_posix()
         was = json.loads(before)
-        for at in rng.choice([i for i, c in enumerate(before) if c.isalnum()], promise.size(full=6, fast=2), replace=False):
+        for at in rng.choice(
+            [i for i, c in enumerate(before) if c.isalnum()], promise.size(full=6, fast=2), replace=False
+        ):
             file.write_text(before[:at] + ("7" if before[at] != "7" else "8") + before[at + 1 :], encoding="utf-8")
             try:
                 same = load(file) == was  # a last digit beyond what a number can hold
@@ -267,11 +277,15 @@ def test_a_declaration_changed_after_the_run_takes_the_verdict_away(
         problems, shown = place.problems(), place.verdicts()
         for id in changed:
             told = any(f"record.json: {id}: " in p for p in problems)
-            promise.trial(told and shown[id] == NO_VERDICT, f"{profile}/{paper} {id}: {what} changed: {told}, {shown[id]}")
+            promise.trial(
+                told and shown[id] == NO_VERDICT, f"{profile}/{paper} {id}: {what} changed: {told}, {shown[id]}"
+            )
 
 
 @pytest.mark.parametrize(("profile", "paper"), COMMITTED)
-def test_results_of_another_profile_or_paper_do_not_pass(promise: Promise, profile: str, paper: str, tmp_path: Path) -> None:
+def test_results_of_another_profile_or_paper_do_not_pass(
+    promise: Promise, profile: str, paper: str, tmp_path: Path
+) -> None:
     place = copy(tmp_path, profile, paper)
     able = {c.id: c.profiles for c in load_paper(paper, place.root).claims}
     for another in sorted({"smoke", "laptop", "gpu", "paper"} - {profile})[: promise.size(full=3, fast=1)]:
@@ -298,7 +312,9 @@ def test_the_commands_say_so(promise: Promise, tmp_path: Path) -> None:
     shown = f"results/{profile}/{paper}"
     place = copy(tmp_path, profile, paper)
     ids, sound = place.measured(), {file: file.read_bytes() for file in place.records}
-    for kind in ["a sample NaN", "another verdict", "another unit", "samples gone", "interval gone"][: promise.size(5, 1)]:
+    for kind in ["a sample NaN", "another verdict", "another unit", "samples gone", "interval gone"][
+        : promise.size(5, 1)
+    ]:
         for file, content in sound.items():
             file.write_bytes(content)
         place.edit(SPOILT[kind])
@@ -308,7 +324,9 @@ def test_the_commands_say_so(promise: Promise, tmp_path: Path) -> None:
             row = page[page.index(f'<tr id="{id}"') :].partition("</tr>")[0]
             kept = f"{shown}/record.json: {id}: " in checked.err and 'class="badge none"' in row
             promise.trial(kept, f"{kind}: {id}: {row[-300:]}")
-        promise.trial((checked.code, built.code) == (1, 0) and not checked.bare + built.bare, f"{kind}: {checked.err[-300:]}")
+        promise.trial(
+            (checked.code, built.code) == (1, 0) and not checked.bare + built.bare, f"{kind}: {checked.err[-300:]}"
+        )
     for file, content in sound.items():
         file.write_bytes(content)
     part = place.records[0]
