@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -10,10 +11,13 @@ from urllib.parse import quote
 from sheaf.artifact.parts import inside
 from sheaf.artifact.record import file_digest
 
-__all__ = ["Preview", "check", "href", "preview", "svg_size"]
+__all__ = ["Preview", "check", "href", "preview", "svg_problem", "svg_size"]
 
 COLUMNS = 24  # shown of a wide table
 CELL = 160  # characters shown of a long cell
+ACTIVE_SVG = {"script", "foreignobject", "handler", "iframe", "object", "embed", "a", "set", "animate", "animatetransform",
+              "animatemotion", "discard", "html", "body"}  # fmt: skip
+FETCHING_STYLE = re.compile(r"@import|url\(\s*['\"]?(?!#)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,30 @@ def svg_size(path: Path) -> tuple[int, int] | None:
         except ValueError:
             return None
     return (sides[0], sides[1]) if all(sides) else None
+
+
+def svg_problem(path: Path) -> str:
+    """Why an SVG file is not to be opened, in a sentence's second half; empty for a plain drawing.
+
+    A page shows it as a picture, where nothing in it runs, and links to it, where everything would.
+    """
+    data = path.read_bytes()
+    if b"<!ENTITY" in data:
+        return "its file defines entities, which no drawing of ours does"
+    try:
+        parts = list(ElementTree.fromstring(data).iter())
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
+        return "its file is not SVG"
+    for part in parts:
+        tag = part.tag.rpartition("}")[2].lower() if isinstance(part.tag, str) else ""
+        names = {name.rpartition("}")[2].lower(): value for name, value in part.attrib.items()}
+        styles = f"{names.get('style', '')} {part.text if tag == 'style' else ''}"
+        leads = names.get("href", names.get("src", "#")).strip().lower()
+        if tag in ACTIVE_SVG or any(name.startswith("on") for name in names) or not leads.startswith(("#", "data:image/png")):
+            return f"its file holds something that acts ({tag})"
+        if FETCHING_STYLE.search(styles):
+            return f"its file fetches something ({tag})"
+    return ""
 
 
 def _number(text: str) -> bool:

@@ -8,7 +8,7 @@ from sheaf.artifact.parts import damaged_parts, inside, read
 from sheaf.artifact.paths import paper_ids, results_dir
 from sheaf.artifact.record import RecordError
 from sheaf.artifact.rejudge import disagreements
-from sheaf.artifact.report.files import check
+from sheaf.artifact.report.files import check, svg_problem
 from sheaf.artifact.report.text import finite
 from sheaf.artifact.spec import PROFILES, Paper, SpecError, load_paper
 from sheaf.artifact.spec import Claim as SpecClaim
@@ -220,6 +220,7 @@ def _made(id: str, kind: str, entry: dict[str, Any], folder: Path, listed: bool)
     if made.missing:
         return made
     file, problem = check(folder, entry.get("file"), entry.get("sha256"))
+    problem = problem or (svg_problem(file) if file and kind == "figure" else "")
     if problem:
         return replace(made, problem=f"not shown: {problem}; run the notebook again")
     published = None
