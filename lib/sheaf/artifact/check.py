@@ -104,8 +104,9 @@ def check_notebook(path: Path, spec: Paper, root: Path) -> list[Problem]:
             found.append(Problem(file, f"cell {number}", f"has {lines} lines, more than {LINES}", fix))
         try:
             trees.append(ast.parse(_MAGIC.sub(r"\1pass", source)))
-        except SyntaxError as error:
-            found.append(Problem(file, f"cell {number}", f"is not valid Python: {error.msg}", "correct it"))
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: nested too deeply
+            why = getattr(error, "msg", None) or str(error) or "nested too deeply"
+            found.append(Problem(file, f"cell {number}", f"is not valid Python: {why}", "correct it"))
             return found
     found += [Problem(file, *rest) for rest in _check_parameters(nb)]
     if not trees or not any(_study_call(node) == "verdicts" for node in ast.walk(trees[-1])):

@@ -1,19 +1,20 @@
 """Records against paper.toml and the files they name; every verdict is computed again from the stored samples."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sheaf.artifact.parts import inside, read
 from sheaf.artifact.paths import results_dir
 from sheaf.artifact.problem import Problem
-from sheaf.artifact.record import RecordError, file_digest, load
+from sheaf.artifact.record import RecordError, file_digest
+from sheaf.artifact.rejudge import disagreements
+from sheaf.artifact.scrub import secret_settings
 from sheaf.artifact.spec import PROFILES, Claim, Paper
-from sheaf.artifact.verdict import NO_VERDICT, OUT_OF_REACH, judge
+from sheaf.artifact.verdict import OUT_OF_REACH
 
 __all__ = ["check_records"]
 
-NUMBER_TOLERANCE = 1e-3  # relative; a bootstrap's bounds move in their last digits between library versions
 AGAIN = "run the notebook again"
 MERGE = "run 'make report'"
 
@@ -51,9 +52,7 @@ def _shown(file: Path, root: Path) -> str:
 def _check_file(file: Path, spec: Paper, profile: str, folder: Path, root: Path) -> tuple[dict[str, Any], list[Problem]]:
     name = _shown(file, root)
     try:
-        record = load(file)
-        if not all(isinstance(record.get(key), dict) for key in ("entries", "notebooks")):
-            raise RecordError("entries or notebooks are not there; delete it and run the notebook again")
+        record = read(file)
     except RecordError as error:
         says, _, fix = str(error).removeprefix(f"{file.name}: ").partition("; ")
         return {}, [Problem(name, "the file", says, fix or AGAIN)]
@@ -64,16 +63,19 @@ def _check_file(file: Path, spec: Paper, profile: str, folder: Path, root: Path)
 def _check_record(record: dict[str, Any], spec: Paper, profile: str, folder: Path) -> Iterator[Finding]:
     for key, expected in (("paper", spec.paper.id), ("profile", profile)):
         if record.get(key) != expected:
-            yield key, f"is {record.get(key)!r} but the folder says {expected!r}", AGAIN
+            yield key, f"is {record.get(key)!r:.60} but the folder says {expected!r}", AGAIN
     declared = {entry.id: (kind, entry) for kind, entry in spec.entries()}
     for id, made in record["entries"].items():
         if id not in declared:
             yield id, "is not in paper.toml", AGAIN
             continue
+        if not isinstance(made, dict):
+            yield id, "is not an object", AGAIN
+            continue
         kind, entry = declared[id]
         for key, expected in (("kind", kind), ("notebook", entry.notebook)):
             if made.get(key) != expected:
-                yield id, f"{key} is {made.get(key)!r}, in paper.toml {expected!r}", AGAIN
+                yield id, f"{key} is {made.get(key)!r:.60}, in paper.toml {expected!r}", AGAIN
         if made.get("kind") != kind:
             continue
         if isinstance(entry, Claim):
@@ -81,46 +83,39 @@ def _check_record(record: dict[str, Any], spec: Paper, profile: str, folder: Pat
         elif "missing" not in made:
             yield from _check_files(id, made, folder)
     for notebook, made in record["notebooks"].items():
-        if not (folder / str(made.get("file"))).is_file():
-            yield notebook, f"its executed notebook {made.get('file')} is not there", AGAIN
+        file = made.get("file") if isinstance(made, dict) else None
+        if inside(folder, file) is None:
+            yield notebook, f"its executed notebook {file!s:.80} is not there", AGAIN
+        facts = made.get("provenance") if isinstance(made, dict) else None
+        for setting in secret_settings(facts.get("settings")) if isinstance(facts, dict) else []:
+            yield notebook, f"its setting {setting} is named like a secret", "pass secrets in the environment only"
 
 
 def _check_claim(id: str, made: dict[str, Any], entry: Claim, profile: str) -> Iterator[Finding]:
     if "verdict" not in made and "missing" in made:  # merged before its notebook was run
         return
-    told = {"criterion": entry.reproduced_if, "published": entry.published, "unit": entry.unit, "statistic": entry.statistic}
+    told = {"says": entry.says, "criterion": entry.reproduced_if, "published": entry.published, "unit": entry.unit,
+            "statistic": entry.statistic}  # fmt: skip
     for key, expected in told.items():
         if made.get(key) != expected:
-            yield id, f"{key} is {made.get(key)!r}, in paper.toml {expected!r}", AGAIN
-    verdict, samples = made.get("verdict"), made.get("samples", [])
+            yield id, f"{key} is {made.get(key)!r:.120}, in paper.toml {expected!r:.120}", AGAIN
     if "missing" in made or profile not in entry.profiles:
-        if verdict != OUT_OF_REACH:
-            yield id, f"verdict is {verdict!r} where nothing could be measured; it is {OUT_OF_REACH!r}", AGAIN
+        if (verdict := made.get("verdict")) != OUT_OF_REACH:
+            yield id, f"verdict is {verdict!r:.60} where nothing could be measured; it is {OUT_OF_REACH!r}", AGAIN
         return
-    try:
-        again = judge([float(v) for v in samples], entry.reproduced_if, entry.statistic)
-    except (TypeError, ValueError):
-        yield id, "its samples are not numbers", AGAIN
-        return
-    if verdict != again.verdict:
-        yield id, f"verdict is {verdict!r}, but its samples give {again.verdict!r}", AGAIN
-    if again.verdict == NO_VERDICT:
-        return
-    for key in ("measured", "low", "high", "n"):
-        stored, value = made.get(key), getattr(again, key)
-        if not isinstance(stored, int | float) or not math.isclose(stored, value, rel_tol=NUMBER_TOLERANCE, abs_tol=1e-12):
-            yield id, f"{key} is {stored!r}, but its samples give {value:.6g}", AGAIN
+    for says in disagreements(made, entry.reproduced_if, entry.statistic):
+        yield id, says, AGAIN
 
 
 def _check_files(id: str, made: dict[str, Any], folder: Path) -> Iterator[Finding]:
-    for key in ("file", "published_file"):
+    for key, digest in (("file", "sha256"), ("published_file", "published_sha256")):
         if key == "published_file" and key not in made:
             continue
-        file = folder / str(made.get(key))
-        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
-            yield id, f"its {key} {made.get(key)!r} is not there", AGAIN
-        elif key == "file" and file_digest(file) != made.get("sha256"):
-            yield id, f"{made[key]} is not the file that was recorded", AGAIN
+        file = inside(folder, made.get(key))
+        if file is None:
+            yield id, f"its {key} {made.get(key)!r:.80} is not there", AGAIN
+        elif (digest in made or key == "file") and file_digest(file) != made.get(digest):
+            yield id, f"{made[key]} is not the file that was recorded", AGAIN  # older records lack a published file's digest
 
 
 def _check_merge(record: dict[str, Any], parts: dict[str, Any], spec: Paper) -> Iterator[Finding]:

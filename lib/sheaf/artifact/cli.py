@@ -132,17 +132,24 @@ def _why(args: argparse.Namespace, root: Path) -> int:
 
 
 def _report(args: argparse.Namespace, root: Path) -> int:
-    from sheaf.artifact import record, report
+    from sheaf.artifact import report
+    from sheaf.artifact.parts import join
     from sheaf.artifact.paths import paper_ids, results_dir
+    from sheaf.artifact.record import RecordError
     from sheaf.artifact.spec import PROFILES
 
+    code = 0
     for profile in PROFILES:
         for paper in paper_ids(root):
             if any(results_dir(profile, paper, root).glob("records/*.json")):
-                record.merge(paper, profile, root)
+                try:
+                    join(paper, profile, root)
+                except RecordError as error:  # that paper's page says so; the others are shown
+                    print(f"sheaf: error: {error}", file=sys.stderr)
+                    code = 1
     report.build(root)
     report.update_readme(root)
-    return 0
+    return code
 
 
 def _check(args: argparse.Namespace, root: Path) -> int:

@@ -20,7 +20,11 @@ def damaged(folder: Path) -> list[str]:
         ValueError: the list has a line that is not ``<digest>  <file>``.
     """
     listed: dict[str, str] = {}
-    for number, line in enumerate((folder / SUMS).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"data/{folder.name}/{SUMS}: not UTF-8 text; write it anew with sha256sum") from None
+    for number, line in enumerate(lines, 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             raise ValueError(f"data/{folder.name}/{SUMS}, line {number}: not '<digest>  <file>'; write it anew with sha256sum")
@@ -41,7 +45,8 @@ def show(root: Path) -> int:
         files = sum(p.is_file() for p in folder.rglob("*")) - 1
         print(f"data/{folder.name}: {files} files, " + ("intact" if not wrong else f"{len(wrong)} not as shipped"))
         for name in wrong:
-            print(f"sheaf: data/{folder.name}/{name}; restore it with `git checkout data/{folder.name}`", file=sys.stderr)
+            shown = "".join(c if c.isprintable() else "�" for c in name)  # names of a downloaded list go to a terminal
+            print(f"sheaf: data/{folder.name}/{shown}; restore it with `git checkout data/{folder.name}`", file=sys.stderr)
     for paper in paper_ids(root):
         for name in load_paper(paper, root).paper.external:
             state = "present" if external_dir(name) else "absent; see data/README.md for its origin, and SHEAF_DATA"

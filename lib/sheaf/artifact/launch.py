@@ -18,11 +18,12 @@ from rich.console import Console
 from sheaf.artifact import publish, summary
 from sheaf.artifact.lock import run_lock
 from sheaf.artifact.manifest import Digests
+from sheaf.artifact.parts import join
 from sheaf.artifact.paths import results_dir, state_dir
 from sheaf.artifact.plan import Item, chosen_papers, make_plan, split_names
 from sheaf.artifact.processes import RUN, end_marked, identity, none_left_behind
 from sheaf.artifact.progress import Display
-from sheaf.artifact.record import RecordError, atomic_write, load, merge
+from sheaf.artifact.record import RecordError, atomic_write, load
 from sheaf.artifact.run import LAUNCHER, STOPS, cores, shown_results
 from sheaf.artifact.spec import Paper
 
@@ -131,7 +132,7 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
     made = {item.spec.paper.id for item in stale if item.state.done.is_file()}
     for spec in specs:
         if spec.paper.id in made or not _is_merged(spec, options.profile, root):
-            merge(spec.paper.id, options.profile, root)
+            join(spec.paper.id, options.profile, root)
     summary.failures(left, root)
     summary.papers(specs, options.profile, root)
     scratch = options.profile == "smoke"  # not kept in the repository, shown on a score board of its own

@@ -18,6 +18,7 @@ from typing import Any
 
 from sheaf.artifact.paths import notebook_path, state_dir
 from sheaf.artifact.record import atomic_write
+from sheaf.artifact.scrub import scrub_text, secret_settings
 from sheaf.artifact.sources import Sources, text_digest
 from sheaf.artifact.spec import Paper
 from sheaf.common.browser import BrowserMissing, find_chromium
@@ -48,7 +49,7 @@ class Digests:
         # whoever sets a file's time back (cp -p, an archive, a wrong clock) cannot set the time of its change or its number
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         known = self._known.get(str(path))
-        if known and known[:-1] == stamp:
+        if isinstance(known, list) and known[:-1] == stamp:  # a damaged entry is made anew
             return str(known[-1])
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -67,7 +68,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object; None when the file is absent or damaged, as after a crash: the caller makes it anew."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -79,16 +80,50 @@ def read_notebook(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: it is not a notebook.
     """
+    shown = f"{path.parent.name}/{path.name}"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        cells = found["cells"]
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path.parent.name}/{path.name} is listed in paper.toml but does not exist; add it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path.parent.name}/{path.name} is not a readable notebook ({error}); restore or re-save it") from None
-    if not isinstance(cells, list):
-        raise ValueError(f"{path.parent.name}/{path.name} is not a readable notebook (cells is not a list); restore it")
+        raise FileNotFoundError(f"{shown} is listed in paper.toml but does not exist; add it") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{shown} is not a readable notebook ({error}); restore or re-save it") from None
+    except RecursionError:
+        raise ValueError(f"{shown} is not a readable notebook (nested too deeply); restore it") from None
+    if problem := _misshapen(found):
+        raise ValueError(f"{shown} is not a readable notebook ({problem}); restore it")
     return dict(found)
+
+
+def _misshapen(nb: Any) -> str:
+    """What of a notebook is not as every reader of it expects; empty when all is."""
+    cells = nb.get("cells") if isinstance(nb, dict) else None
+    if not isinstance(cells, list):
+        return "cells is not a list"
+    if not isinstance(nb.get("metadata", {}), dict):
+        return "metadata is not an object"
+    for number, cell in enumerate(cells, 1):
+        if not isinstance(cell, dict):
+            return f"cell {number} is not an object"
+        meta, outputs = cell.get("metadata", {}), cell.get("outputs", [])
+        if not _is_text(cell.get("source", "")):
+            return f"the source of cell {number} is not text"
+        if not isinstance(meta, dict) or not _is_text(meta.get("tags", [])) or isinstance(meta.get("tags"), str):
+            return f"the metadata of cell {number} is not an object with a list of tags"
+        if not isinstance(outputs, list) or not all(_is_output(output) for output in outputs):
+            return f"the outputs of cell {number} are not a list of outputs"
+    return ""
+
+
+def _is_text(value: Any) -> bool:
+    """A text as notebooks store it: one string, or its lines."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(line, str) for line in value))
+
+
+def _is_output(value: Any) -> bool:
+    return (
+        isinstance(value, dict) and all(_is_text(value.get(key, "")) for key in ("output_type", "name", "text", "traceback"))
+        and all(isinstance(value.get(key, {}), dict) for key in ("data", "metadata"))
+    )  # fmt: skip
 
 
 def cell_source(cell: dict[str, Any]) -> str:
@@ -112,9 +147,9 @@ def _folder(folder: Path, name: str, digests: Digests) -> Manifest:
     return {f"{name}/{f.relative_to(folder).as_posix()}": digests.of(f) for f in files}
 
 
-def _setting(value: Any) -> str:
+def _setting(key: str, value: Any) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
-    return text if len(text) <= 60 else text_digest(text)
+    return text if len(text) <= 60 and not secret_settings({key: value}) else text_digest(text)
 
 
 def compiler() -> str:
@@ -149,7 +184,7 @@ def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root:
     for number, cell in enumerate(cells, 1):
         found[f"{shown}::cell {number}"] = text_digest(f"{cell.get('cell_type')}\n{cell_source(cell)}")
     for key, value in spec.settings(profile, notebook).items():
-        found[f"setting {key}"] = _setting(value)
+        found[f"setting {key}"] = _setting(key, value)
     if profile != "smoke" and os.environ.get("SHEAF_SEEDS"):
         found["setting SHEAF_SEEDS"] = os.environ["SHEAF_SEEDS"]
     for kind, entry in spec.entries(notebook):
@@ -171,7 +206,8 @@ def notebook_manifest(spec: Paper, notebook: str, profile: str, seed: int, root:
         folder = external_dir(name)
         found |= _folder(folder, f"external/{name}", digests) if folder else {f"external/{name}": "absent"}
     for name in spec.notebook(notebook).environment if profile != "smoke" else []:
-        found[f"environment {name}"] = os.environ.get(name, "")
+        # a manifest is kept and its changes are printed: an address may hold a password
+        found[f"environment {name}"] = scrub_text(os.environ.get(name, ""), root)
     if "sheaf.common.browser" in modules and profile != "smoke":
         found["browser"] = _browser()
     return found

@@ -61,7 +61,7 @@ def read_done(state: State) -> dict[str, Any] | None:
     try:
         found = json.loads(state.done.read_text(encoding="utf-8"))
         return found if isinstance(found["manifest"], dict) and isinstance(found["outputs"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):  # damaged by a crash: as good as absent, it costs a rerun
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged by a crash: as good as absent, it costs a rerun
         return None
 
 
@@ -87,7 +87,7 @@ def _judge(state: State, wanted: Manifest, digests: Digests) -> tuple[str, tuple
     if state.failed.is_file():
         try:
             why = json.loads(state.failed.read_text(encoding="utf-8"))["why"]
-        except (ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             why = "its reason was lost"
         return "failed", (f"failed last time: {why}",)
     return "never run", ("it has not been run to its end here",)

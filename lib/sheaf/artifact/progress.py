@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sheaf.artifact.run import State
+from sheaf.artifact.scrub import scrub_text
 
 __all__ = ["Display", "Look", "look"]
 
@@ -69,7 +70,7 @@ def look(state: State) -> Look:
         words.append(f"cell {cell['cell']}/{cell['cells']}")
     if step and step.get("t", 0) >= cell.get("t", 0):
         total = f"/{step['total']}" if step.get("total") else ""
-        words.append(f"{step['what']} {step['done']}{total}{_left(last, step)}")
+        words.append(f"{scrub_text(str(step['what']), state.root)} {step['done']}{total}{_left(last, step)}")
     return Look(RUNNING, max(0.0, time.time() - started), ", ".join(words) or "starting")
 
 

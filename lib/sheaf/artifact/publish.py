@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sheaf.artifact.manifest import cell_source, read_notebook
-from sheaf.artifact.record import file_digest, load
-from sheaf.artifact.scrub import find_leaks, scrub_notebook
+from sheaf.artifact.parts import inside, read
+from sheaf.artifact.record import file_digest
+from sheaf.artifact.scrub import find_leaks, scrub_notebook, secret_settings
 
 __all__ = ["Position", "PublishError", "check_complete", "clean_notebook", "current_cell", "probe_writable", "publish"]
 
@@ -147,17 +148,21 @@ def _refuse_leaks(staged: Path, files: list[str], root: Path) -> None:
             leaks = find_leaks((staged / name).read_text(encoding="utf-8", errors="replace"), root)
             if bad := [leak for leak in leaks if leak.startswith("a secret") or str(root) in leak]:
                 raise PublishError(f"{name} holds {bad[0]}; take it out of what the notebook stores")
+        if name.startswith("records/"):
+            for made in read(staged / name)["notebooks"].values():
+                if named := secret_settings(made["provenance"]["settings"]):
+                    raise PublishError(f"the setting {named[0]} is named like a secret; pass secrets in the environment only")
 
 
 def _superseded(job: Job, new: set[str]) -> list[Path]:
     """Files that the previous run of this notebook stored and this one did not."""
     part = job.target / "records" / f"{job.notebook}.json"
     try:
-        entries = load(part)["entries"].values() if part.is_file() else []
+        entries = read(part)["entries"].values() if part.is_file() else []
     except ValueError:  # a damaged record names nothing that could be trusted; it is about to be replaced
         return []
-    named = {str(e[key]) for e in entries for key in ("file", "published_file") if e.get(key)}
-    return [job.target / name for name in named - new if ".." not in Path(name).parts]
+    named = {str(e[key]) for e in entries if isinstance(e, dict) for key in ("file", "published_file") if e.get(key)}
+    return [file for name in named - new if (file := inside(job.target, name))]
 
 
 def _explain(error: OSError, shown: str) -> PublishError:

@@ -219,6 +219,12 @@ def _execute(state: State, seed: int, timeout: float, sockets: Path) -> dict[str
         return {"status": "died", "why": f"papermill itself ended with exit code {child.returncode}"}
 
 
+def _scrub_heartbeat(state: State) -> None:
+    """What a notebook counted on the way is text of its own; the file outlives the run."""
+    with contextlib.suppress(OSError):
+        atomic_write(state.heartbeat, scrub_text(state.heartbeat.read_text(encoding="utf-8", errors="replace"), state.root))
+
+
 def _running_cell(state: State) -> int | None:
     """The cell that papermill last said it executes; its own copy does not tell when the kernel died."""
     beats = (json.loads(line) for line in state.heartbeat.read_text(encoding="utf-8").splitlines() if '"cell"' in line)
@@ -342,5 +348,6 @@ def _run(state: State, seed: int, limit: float) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _scrub_heartbeat(state)
         shutil.rmtree(sockets, ignore_errors=True)
         shutil.rmtree(state.work, ignore_errors=True)

@@ -1,5 +1,8 @@
 """Text and notebooks in, the same without machine paths and secrets out; and the search for what was left behind."""
 
+import base64
+import html
+import json
 import os
 import re
 import sys
@@ -9,13 +12,19 @@ from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
-__all__ = ["SECRET_NAME", "find_leaks", "notebook_leaks", "scrub_notebook", "scrub_text", "secret_values"]
+__all__ = [
+    "SECRET_NAME", "find_leaks", "notebook_leaks", "scrub_notebook", "scrub_text", "secret_settings", "secret_values",
+]  # fmt: skip
 
 REDACTED = "<redacted>"
 SHORTEST_SECRET = 8  # shorter values ("1", "true", "none") stand in ordinary text
 
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD", re.IGNORECASE)
+SECRET_NAME = re.compile(
+    r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(?:^|_)(?:PASS|PAT|AUTH|COOKIE)$", re.IGNORECASE
+)
+SHORTEST_LINE = 16  # of a secret of several lines, as a private key is, that is a secret by itself
 # Credentials that are recognised by their own form, whatever the variable that holds them is called.
 _SECRET_FORMS = re.compile(
     r"\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{40,}|\bhf_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
@@ -30,9 +39,56 @@ _HOMES = re.compile(_START + r"(?:/home/|/Users/)[\w.-]+" + _END)
 
 
 def secret_values(environ: Mapping[str, str] | None = None) -> list[str]:
-    """Values of the variables whose name speaks of a key, token, secret or password; the longest first."""
-    found = {v.strip() for k, v in (os.environ if environ is None else environ).items() if SECRET_NAME.search(k)}
-    return sorted((v for v in found if len(v) >= SHORTEST_SECRET), key=len, reverse=True)
+    """What of the environment is secret, in every spelling in which it may come out again; the longest first.
+
+    That is the value of each variable whose name speaks of a key, token, secret or password, and of any other variable
+    the password and the secret parameters of an address.
+    """
+    return list(_secrets(frozenset((os.environ if environ is None else environ).items())))
+
+
+@lru_cache(maxsize=8)
+def _secrets(environ: frozenset[tuple[str, str]]) -> tuple[str, ...]:
+    found: set[str] = set()
+    for name, value in environ:
+        if SECRET_NAME.search(name):
+            found.add(value.strip())
+            found |= {line.strip() for line in value.splitlines() if len(line.strip()) >= SHORTEST_LINE}
+        elif "://" in value:
+            found |= _address_secrets(value)
+    spelt = {form for value in found if len(value) >= SHORTEST_SECRET for form in _spellings(value)}
+    return tuple(sorted(spelt, key=len, reverse=True))
+
+
+def _address_secrets(address: str) -> set[str]:
+    try:
+        parts = urlsplit(address)
+        password = parts.password or ""
+        asked = {v for k, v in parse_qsl(parts.query) if SECRET_NAME.search(k)}
+    except ValueError:  # no address after all
+        return set()
+    return {password, unquote(password), *asked}
+
+
+def _spellings(value: str) -> set[str]:
+    """A secret as it stands, and as JSON, Python's repr, HTML, addresses and base64 write it."""
+    written = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1]}
+    written |= {html.escape(form, quote=marks) for form in written for marks in (True, False)}
+    written |= {quote(value), quote(value, safe=""), quote_plus(value)}
+    encoded = value.encode("utf-8", "surrogateescape")
+    return written | {encode(encoded).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+
+
+def secret_settings(settings: Any, inside: str = "") -> list[str]:
+    """Settings that are named like a secret and hold a text, dotted; they would go into every record."""
+    if not isinstance(settings, dict):
+        return []
+    found = []
+    for name, value in settings.items():
+        if isinstance(value, str) and len(value) >= SHORTEST_SECRET and SECRET_NAME.search(str(name)):
+            found.append(f"{inside}{name}")
+        found += secret_settings(value, f"{inside}{name}.")
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -82,7 +138,10 @@ def _scrub(node: Any, root: Path) -> Any:
             return scrub_text("".join(node), root).splitlines(keepends=True)  # a secret may span lines
         return [_scrub(child, root) for child in node]
     if isinstance(node, dict):
-        for key, child in node.items():
+        for key, child in list(node.items()):
+            if isinstance(key, str) and (clean := scrub_text(key, root)) != key:
+                del node[key]
+                key = clean
             node[key] = child if _is_binary(key) else _scrub(child, root)
     return node
 
@@ -118,5 +177,6 @@ def _strings(node: Any) -> Iterator[str]:
             yield from _strings(child)
     elif isinstance(node, dict):
         for key, child in node.items():
+            yield str(key)
             if not _is_binary(key):
                 yield from _strings(child)

@@ -22,7 +22,8 @@ _CPP = re.compile(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|//[^\n]*|/\*.*?\*
 
 def text_digest(text: str | bytes) -> str:
     """First 16 hex digits of sha256: enough to tell versions of one file apart, short enough to read."""
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text  # JSON can spell half a character
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def cpp_digest(text: str) -> str:
@@ -45,7 +46,7 @@ def _parse(text: str) -> ast.Module | None:
     for attempt in (text, _MAGIC.sub("", text)):
         try:
             return ast.parse(attempt)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two for what is nested too deeply
             continue
     return None
 
@@ -63,7 +64,10 @@ def python_digests(text: str) -> dict[str, str]:
     parts: dict[str, list[str]] = {MODULE: []}
     for node in tree.body:
         name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else MODULE
-        parts.setdefault(name, []).append(ast.dump(node))
+        try:
+            parts.setdefault(name, []).append(ast.dump(node))
+        except RecursionError:  # a sum of a thousand terms
+            return {MODULE: text_digest(text)}
     return {name: text_digest("\n".join(dumps)) for name, dumps in parts.items()}
 
 

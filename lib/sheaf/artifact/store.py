@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from sheaf.artifact.outputs import is_compared
 from sheaf.artifact.paths import paper_ids, project_root
 from sheaf.artifact.record import atomic_write
 from sheaf.artifact.sandbox import Sandbox, sandbox
-from sheaf.artifact.scrub import scrub_notebook
+from sheaf.artifact.scrub import scrub_notebook, scrub_text
 from sheaf.artifact.spec import SpecError, load_paper
 
 __all__ = ["Stored", "normalise", "store", "stored_notebooks"]
@@ -93,7 +94,7 @@ def _store_one(file: Path, root: Path, refresh: bool, timeout: int) -> Stored:
         try:
             _execute(new, file.parent, place, timeout)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            return Stored(name, "failed", f"{type(error).__name__}: {error}".strip())
+            return Stored(name, "failed", scrub_text(f"{type(error).__name__}: {error}".strip(), root))
         new = normalise(new, root, place.results)
     if not refresh:
         _keep_incomparable(normalise(old, root), new)
@@ -124,7 +125,8 @@ class _Client(NotebookClient):
 def _execute(nb: NotebookNode, folder: Path, place: Sandbox, timeout: int) -> None:
     where = {"metadata": {"path": str(folder)}}
     client = _Client(nb, place, timeout=timeout, record_timing=False, resources=where, coalesce_streams=True)
-    client.execute(env=place.environment)
+    # what a child of the kernel writes is captured; the copy that would go to this terminal is not scrubbed by anybody
+    client.execute(env=place.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _name_cells(nb: NotebookNode) -> None:

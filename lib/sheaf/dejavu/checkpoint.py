@@ -1,6 +1,7 @@
 """OPT checkpoints in the Hugging Face layout, read and written: config.json and safetensors or PyTorch weight files."""
 
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ _BLOCK = {  # their name within a layer -> ours
 _TOP = {"embed_tokens.weight": "tokens.weight", "embed_positions.weight": "positions.weight",
         "final_layer_norm.weight": "norm.weight", "final_layer_norm.bias": "norm.bias"}  # fmt: skip
 _TIED = "lm_head.weight"  # the same as the token embedding
+_SIZES = {  # key of config.json -> the largest that is believed; OPT-175B has 12288, 96, 96, 50272, 2048 and 49152
+    "hidden_size": 1 << 20, "num_hidden_layers": 1000, "num_attention_heads": 1 << 16, "vocab_size": 1 << 28,
+    "max_position_embeddings": 1 << 28, "ffn_dim": 1 << 24,
+}  # fmt: skip
 
 
 def config_of(folder: Path) -> OPTConfig:
@@ -31,9 +36,14 @@ def config_of(folder: Path) -> OPTConfig:
     file = Path(folder) / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; give the folder of an OPT checkpoint as Hugging Face lays it out")
-    raw: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        raw: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON ({error}); download the checkpoint again") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{file}: not a JSON object; download the checkpoint again")
     wrong = [
-        f"{key} is {raw.get(key, default)!r}, not {wanted!r}"
+        f"{key} is {raw.get(key, default)!r:.60}, not {wanted!r:.60}"
         for key, wanted, default in (
             ("model_type", "opt", None), ("do_layer_norm_before", True, True), ("enable_bias", True, True),
             ("layer_norm_elementwise_affine", True, True), ("tie_word_embeddings", True, True),
@@ -43,10 +53,18 @@ def config_of(folder: Path) -> OPTConfig:
     ]  # fmt: skip
     if wrong:
         raise ValueError(f"{file}: {'; '.join(wrong)}; only pre-norm OPT models are read (every size but 350M)")
-    return OPTConfig(
-        raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["vocab_size"],
-        raw["max_position_embeddings"], raw["ffn_dim"], raw.get("activation_function", "relu"),
-    )  # fmt: skip
+    for key, most in _SIZES.items():
+        size = raw.get(key)
+        if type(size) is not int or not 1 <= size <= most:
+            raise ValueError(f"{file}: {key} is {size!r:.60}; it must be a whole number from 1 to {most}")
+    activation = raw.get("activation_function", "relu")
+    if not isinstance(activation, str):
+        raise ValueError(f"{file}: activation_function is {activation!r:.60}; it must be a name")
+    try:
+        width, layers, heads, vocab, context, ffn = (raw[key] for key in _SIZES)
+        return OPTConfig(width, layers, heads, vocab, context, ffn, activation)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def load_checkpoint(folder: str | Path, dtype: torch.dtype = torch.float32) -> OPT:
@@ -98,19 +116,35 @@ def save_checkpoint(model: OPT, folder: str | Path) -> None:
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Tensor]]:
     files = sorted(folder.glob("*.safetensors"))
-    if files:
-        from safetensors import safe_open
-
-        for file in files:
-            with safe_open(file, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  a handle, not a dictionary
-                    yield name, opened.get_tensor(name)
-        return
-    files = sorted(folder.glob("pytorch_model*.bin"))
+    read = _safetensors if files else _pickled
+    files = files or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise FileNotFoundError(f"{folder} holds neither *.safetensors nor pytorch_model*.bin; download the weights")
     for file in files:
-        yield from torch.load(file, map_location="cpu", weights_only=True, mmap=True).items()
+        yield from read(file)
+
+
+def _safetensors(file: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  a handle, not a dictionary
+                yield name, opened.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a safetensors file ({error}); download it again") from None
+
+
+def _pickled(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """Weights from a PyTorch file, read as plain tensors: what asks to run code is refused, and never run."""
+    try:
+        held = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        why = str(error).partition("\n")[0][:200]
+        raise ValueError(f"{file}: not a file of plain tensors ({type(error).__name__}: {why}); download it again") from None
+    if not isinstance(held, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in held.items()):
+        raise ValueError(f"{file}: not a dictionary of tensors by name; is it a checkpoint of weights?")
+    yield from held.items()
 
 
 def _our_name(name: str) -> str | None:

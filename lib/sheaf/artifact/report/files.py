@@ -3,16 +3,21 @@
 import csv
 import os
 import re
+import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from sheaf.artifact.parts import inside
 from sheaf.artifact.record import file_digest
 
-__all__ = ["Preview", "check", "href", "inside", "preview", "svg_size"]
+__all__ = ["Preview", "check", "href", "preview", "svg_problem", "svg_size"]
 
 COLUMNS = 24  # shown of a wide table
 CELL = 160  # characters shown of a long cell
+ACTIVE_SVG = {"script", "foreignobject", "handler", "iframe", "object", "embed", "a", "set", "animate", "animatetransform",
+              "animatemotion", "discard", "html", "body"}  # fmt: skip
+FETCHING_STYLE = re.compile(r"@import|url\(\s*['\"]?(?!#)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -24,14 +29,6 @@ class Preview:
     numeric: list[bool]
     rows: int
     columns: int
-
-
-def inside(folder: Path, name: object) -> Path | None:
-    """The file ``name`` of ``folder``; None when it is no file there, lies elsewhere or is reached through a link out."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        return None
-    path = (folder / name).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
 
 
 def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]:
@@ -46,7 +43,7 @@ def check(folder: Path, name: object, sha256: object) -> tuple[Path | None, str]
 
 def href(path: Path, page: Path) -> str:
     """A relative address of ``path`` as seen from the page's file, safe to put in an attribute."""
-    return quote(Path(os.path.relpath(path.resolve(), page.parent.resolve())).as_posix())
+    return quote(os.fsencode(os.path.relpath(path.resolve(), page.parent.resolve())))
 
 
 def svg_size(path: Path) -> tuple[int, int] | None:
@@ -61,6 +58,30 @@ def svg_size(path: Path) -> tuple[int, int] | None:
         except ValueError:
             return None
     return (sides[0], sides[1]) if all(sides) else None
+
+
+def svg_problem(path: Path) -> str:
+    """Why an SVG file is not to be opened, in a sentence's second half; empty for a plain drawing.
+
+    A page shows it as a picture, where nothing in it runs, and links to it, where everything would.
+    """
+    data = path.read_bytes()
+    if b"<!ENTITY" in data:
+        return "its file defines entities, which no drawing of ours does"
+    try:
+        parts = list(ElementTree.fromstring(data).iter())
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
+        return "its file is not SVG"
+    for part in parts:
+        tag = part.tag.rpartition("}")[2].lower() if isinstance(part.tag, str) else ""
+        names = {name.rpartition("}")[2].lower(): value for name, value in part.attrib.items()}
+        styles = f"{names.get('style', '')} {part.text if tag == 'style' else ''}"
+        leads = names.get("href", names.get("src", "#")).strip().lower()
+        if tag in ACTIVE_SVG or any(name.startswith("on") for name in names) or not leads.startswith(("#", "data:image/png")):
+            return f"its file holds something that acts ({tag})"
+        if FETCHING_STYLE.search(styles):
+            return f"its file fetches something ({tag})"
+    return ""
 
 
 def _number(text: str) -> bool:

@@ -148,15 +148,15 @@ def notebook_body(file: Path, source: Path, page: Path, siblings: dict[str, Path
     from bs4 import BeautifulSoup
     from nbconvert import HTMLExporter
 
-    try:
-        nb = nbformat.read(file, as_version=4)
-    except Exception as error:  # nbformat raises a dozen unrelated kinds for a malformed file
-        raise ValueError(f"{file.name} is not a notebook ({type(error).__name__}); run it again") from error
     quiet = logging.getLogger(f"{__name__}.nbconvert")
     quiet.setLevel(logging.ERROR)  # it warns of pictures without a text; they get one below
     exporter = HTMLExporter(template_name="basic", sanitize_html=True, log=quiet)
     exporter.register_filter("clean_html", _clean)  # nbconvert's own list lacks headings, paragraphs and pictures
-    html, _ = exporter.from_notebook_node(_shortened(nb))
+    try:
+        nb = nbformat.read(file, as_version=4)
+        html, _ = exporter.from_notebook_node(_shortened(nb))
+    except Exception as error:  # nbformat and nbconvert raise a dozen unrelated kinds for a malformed file
+        raise ValueError(f"{file.name} is not a notebook ({type(error).__name__}); run it again") from error
     soup = BeautifulSoup(html, "html.parser")
     for link in soup.find_all("a"):
         _mend_link(link, source, page, siblings)

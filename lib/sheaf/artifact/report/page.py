@@ -74,4 +74,4 @@ def render(template: str, **content: Any) -> bytes:
     html = _environment().get_template(template).render(
         policy=policy, style=Markup(style), script=Markup(script), **content
     )  # fmt: skip
-    return html.encode()
+    return html.encode(errors="replace")  # a record can hold half a character

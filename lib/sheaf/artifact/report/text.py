@@ -1,11 +1,14 @@
 """Numbers, times and Markdown as a reader sees them."""
 
 import json
+import math
 import re
 from datetime import datetime
 from typing import Any
 
-__all__ = ["brief", "duration", "interval_words", "markdown", "number", "plural", "provenance", "quantity", "when"]
+__all__ = [
+    "brief", "duration", "finite", "interval_words", "markdown", "number", "plural", "provenance", "quantity", "when",
+]  # fmt: skip
 
 
 def number(value: float) -> str:
@@ -59,14 +62,20 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", flat)
 
 
-def _some(facts: dict[str, Any], key: str) -> float | None:
-    value = facts.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def finite(value: Any) -> float | None:
+    """A number as it stands in a record; None for what is none, is not finite or is beyond every float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def brief(facts: dict[str, Any]) -> list[str]:
     """What a run cost and where, in a few words."""
-    wall, cpu, peak = (_some(facts, key) for key in ("wall_s", "cpu_s", "peak_mb"))
+    wall, cpu, peak = (finite(facts.get(key)) for key in ("wall_s", "cpu_s", "peak_mb"))
     said = [duration(wall) + " wall"] if wall is not None else []
     said += [duration(cpu) + " CPU"] if cpu is not None else []
     said += [f"peak {peak:,.0f} MB"] if peak is not None else []

@@ -1,13 +1,15 @@
 """Records and paper.toml in, what the pages show out. A number whose origin is in doubt is withheld and the doubt said."""
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sheaf.artifact.parts import damaged_parts, inside, read
 from sheaf.artifact.paths import paper_ids, results_dir
-from sheaf.artifact.record import RecordError, load
-from sheaf.artifact.report.files import check, inside
+from sheaf.artifact.record import RecordError
+from sheaf.artifact.rejudge import disagreements
+from sheaf.artifact.report.files import check, svg_problem
+from sheaf.artifact.report.text import finite
 from sheaf.artifact.spec import PROFILES, Paper, SpecError, load_paper
 from sheaf.artifact.spec import Claim as SpecClaim
 from sheaf.artifact.verdict import (
@@ -135,9 +137,7 @@ def _text(entry: dict[str, Any], key: str) -> str:
 
 
 def _number(entry: dict[str, Any], key: str) -> float | None:
-    value = entry.get(key)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None  # type: ignore[arg-type]
+    return finite(entry.get(key))
 
 
 def _implied(claim: Claim) -> str:
@@ -190,18 +190,23 @@ def _claim(id: str, entry: dict[str, Any], declared: SpecClaim | None, profile: 
     if declared is None:
         return _withdrawn(claim, "paper.toml no longer lists this claim; run the notebook again") if spec else claim
     was_now = (
-        ("criterion", claim.criterion, declared.reproduced_if),
-        ("statistic", claim.statistic, declared.statistic),
-        ("statement", claim.says, declared.says),
-        ("unit", claim.unit, declared.unit),
-        ("published value", claim.published, declared.published),
+        ("criterion", entry.get("criterion"), declared.reproduced_if),
+        ("statistic", entry.get("statistic"), declared.statistic),
+        ("statement", entry.get("says"), declared.says),
+        ("unit", entry.get("unit"), declared.unit),
+        ("published value", entry.get("published"), declared.published),
     )
     for what, was, now in was_now:
         if was != now:
             return _withdrawn(
                 claim,
-                f"paper.toml changed after the run: the {what} was {was!r} and is {now!r}; run the notebook again",
+                f"paper.toml changed after the run: the {what} was {was!r:.120} and is {now!r:.120}; run the notebook again",
             )
+    if claim.verdict in (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE):
+        if profile not in declared.profiles:
+            return _withdrawn(claim, f"paper.toml says that this profile ({profile}) cannot test it; run the notebook again")
+        for says in disagreements(entry, declared.reproduced_if, declared.statistic):
+            return _withdrawn(claim, f"the record does not agree with itself: its {says.removeprefix('its ')}")
     return claim
 
 
@@ -215,6 +220,7 @@ def _made(id: str, kind: str, entry: dict[str, Any], folder: Path, listed: bool)
     if made.missing:
         return made
     file, problem = check(folder, entry.get("file"), entry.get("sha256"))
+    problem = problem or (svg_problem(file) if file and kind == "figure" else "")
     if problem:
         return replace(made, problem=f"not shown: {problem}; run the notebook again")
     published = None
@@ -262,12 +268,12 @@ def load_run(paper: str, profile: str, root: Path | None = None) -> Run:
         spec = None
         warnings.append(f"shown from the record alone, unchecked against what was declared: {error}")
     try:
-        record = load(folder / "record.json")
-        entries, ran = record.get("entries"), record.get("notebooks")
+        record = read(folder / "record.json")
+        entries, ran = record["entries"], record["notebooks"]
         if (record.get("paper"), record.get("profile")) != (paper, profile):
             raise RecordError(f"record.json: is not of {paper} in {profile}; delete it and run the notebooks again")
-        if not isinstance(entries, dict) or not isinstance(ran, dict):
-            raise RecordError("record.json: has no entries or notebooks; delete it and run the notebooks again")
+        if damaged := damaged_parts(folder, spec):
+            raise RecordError(damaged[0])
     except RecordError as error:
         claims, made = _without_record(spec, "the record cannot be trusted")
         return Run(paper, profile, folder, spec, claims, made, (), tuple(warnings), str(error))
