@@ -103,12 +103,7 @@ class Network:
             FileNotFoundError: a file is missing.
             ValueError: a cell is no number, rows have unequal length, or the matrices make no network.
         """
-        regions = None
-        if regions_csv is not None:
-            table = pd.read_csv(_existing(regions_csv))
-            if list(table.columns) != ["device", "region"]:
-                raise ValueError(f"{Path(regions_csv).name} needs the columns device,region; it has {','.join(table.columns)}")
-            regions = table.sort_values("device")["region"].astype(str).tolist()
+        regions = _read_regions(regions_csv) if regions_csv is not None else None
         delay, bandwidth = _read_matrix(delay_csv), _read_matrix(bandwidth_csv)
         return cls.from_matrices(delay, bandwidth, regions, name or Path(delay_csv).stem)
 
@@ -221,7 +216,11 @@ def _existing(path: str | Path) -> Path:
 
 def _read_matrix(path: str | Path) -> np.ndarray:
     path = _existing(path)
-    rows = [line.split(",") for line in path.read_text().splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name} is not text; give a CSV file of numbers") from None
+    rows = [line.split(",") for line in text.splitlines() if line.strip()]
     if not rows:
         raise ValueError(f"{path.name} is empty; give one line of numbers per device")
     for i, row in enumerate(rows):
@@ -234,6 +233,19 @@ def _read_matrix(path: str | Path) -> np.ndarray:
                 where = f"{path.name} row {i}, column {j}"
                 raise ValueError(f"{where}: {cell.strip()!r} is not a number; the file has no header") from None
     return np.array([[float(cell) for cell in row] for row in rows])
+
+
+def _read_regions(path: str | Path) -> list[str]:
+    path = _existing(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:  # no text, no columns, rows of unequal length
+        raise ValueError(f"the regions file {path.name} is not a CSV file with the columns device,region ({error})") from None
+    if list(table.columns) != ["device", "region"]:
+        raise ValueError(f"{path.name} needs the columns device,region; it has {','.join(table.columns)}")
+    if not pd.api.types.is_numeric_dtype(table["device"]):
+        raise ValueError(f"{path.name}: the regions' column device holds something that is no number; give 0, 1, ...")
+    return table.sort_values("device")["region"].astype(str).tolist()
 
 
 def load_case(case: int, variant: str = "scheduler") -> Network:

@@ -61,8 +61,10 @@ def config_of(folder: Path) -> OPTConfig:
     if not isinstance(activation, str):
         raise ValueError(f"{file}: activation_function is {activation!r:.60}; it must be a name")
     try:
-        width, layers, heads, vocab, context, ffn = (raw[key] for key in _SIZES)
-        return OPTConfig(width, layers, heads, vocab, context, ffn, activation)
+        return OPTConfig(
+            raw["hidden_size"], raw["num_hidden_layers"], raw["num_attention_heads"], raw["vocab_size"],
+            raw["max_position_embeddings"], raw["ffn_dim"], activation,
+        )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
 

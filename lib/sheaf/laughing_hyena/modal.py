@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -143,14 +143,22 @@ class ModalFilters:
         """
         if not Path(file).is_file():
             raise FileNotFoundError(f"{file} does not exist; write one with ModalFilters.save")
-        with safe_open(file, "pt") as stored:  # type: ignore[no-untyped-call]
-            names, about = set(stored.keys()), stored.metadata() or {}
-            if names != {"poles", "residues", "h0"} or about.get("convention") != "shifted":
-                raise ValueError(f"{Path(file).name} holds {', '.join(sorted(names))} with convention "
-                                 f"{about.get('convention')!r}, not poles, residues and h0 with 'shifted'; "
-                                 "convert it with ModalFilters.from_unshifted first")  # fmt: skip
-            poles, residues = (torch.view_as_complex(stored.get_tensor(n)) for n in ("poles", "residues"))
-            return cls(poles, residues, stored.get_tensor("h0"))
+        name = Path(file).name
+        try:
+            with safe_open(file, "pt") as stored:  # type: ignore[no-untyped-call]
+                names, about = set(stored.keys()), stored.metadata() or {}
+                held = {n: stored.get_tensor(n) for n in names & {"poles", "residues", "h0"}}
+        except SafetensorError as error:
+            raise ValueError(f"{name} is not a safetensors file ({error}); write it with ModalFilters.save") from None
+        if names != {"poles", "residues", "h0"} or about.get("convention") != "shifted":
+            raise ValueError(f"{name} holds {', '.join(sorted(names))} with convention "
+                             f"{about.get('convention')!r}, not poles, residues and h0 with 'shifted'; "
+                             "convert it with ModalFilters.from_unshifted first")  # fmt: skip
+        try:
+            return cls(torch.view_as_complex(held["poles"]), torch.view_as_complex(held["residues"]), held["h0"])
+        except (RuntimeError, ValueError) as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{name} does not hold modal filters ({why}); write it with ModalFilters.save") from None
 
 
 def powers(poles: Tensor, length: int) -> Tensor:

@@ -205,9 +205,10 @@ def target(action: Item) -> Element | None:
 def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     where = [part for part in first["loc"] if part not in ("state", "action")]
+    message = first["msg"] if len(first["msg"]) <= 300 else first["msg"][:299] + "…"  # it may quote the trace
     if where[:1] == ["trace"] and len(where) > 1:
-        return f"item {where[1]}, field {'.'.join(str(part) for part in where[2:]) or 'type'}: {first['msg']}"
-    return f"field {'.'.join(str(part) for part in where)}: {first['msg']}"
+        return f"item {where[1]}, field {'.'.join(str(part) for part in where[2:]) or 'type'}: {message}"
+    return f"field {'.'.join(str(part) for part in where)}: {message}"
 
 
 def _structure(trace: Trace) -> Iterator[str]:

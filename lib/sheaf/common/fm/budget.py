@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import threading
 import uuid
@@ -189,7 +190,9 @@ class Ledger:
             found = json.loads(line)
             entry, name, outcome = found["id"], found["name"], found["outcome"]
             amount = Spent(int(found["requests"]), int(found["tokens"]), float(found["usd"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return
+        if not all(isinstance(text, str) for text in (entry, name, outcome)) or not math.isfinite(amount.usd):
             return
         before = self._open.pop(entry, ("", Spent()))[1]
         self._totals[name] = self._totals.get(name, Spent()) - before + amount

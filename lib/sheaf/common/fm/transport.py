@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_URL", "Failure", "Redactor", "Transport", "clean_key", "endp
 DEFAULT_URL = "https://api.openai.com/v1"
 REDACTED = "<redacted>"
 SHORTEST_KEY = 8  # shorter ones ("EMPTY", "none") are placeholders for endpoints that ask for none
+MOST_TOKENS = 10**9  # of one request: an endpoint that claims more would empty the budget with a single answer
 RETRIED = {408, 409, 425, 429}
 _KEY_FORM = re.compile(r"\bsk-[A-Za-z0-9_*-]{6,}")  # endpoints quote keys in part
 
@@ -202,10 +203,14 @@ class Transport:
 
 
 def _usage(found: Any, bound: Usage) -> Usage:
+    """The tokens an endpoint says it took; the upper bound where it says nothing that can be, such as a negative number."""
     try:
-        return Usage(int(found["prompt_tokens"]), int(found["completion_tokens"]))
-    except (KeyError, TypeError, ValueError):
-        return Usage(bound.input_tokens, bound.output_tokens, estimated=True)
+        used = Usage(int(found["prompt_tokens"]), int(found["completion_tokens"]))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        used = Usage(-1, -1)
+    if 0 <= used.input_tokens <= MOST_TOKENS and 0 <= used.output_tokens <= MOST_TOKENS:
+        return used
+    return Usage(bound.input_tokens, bound.output_tokens, estimated=True)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
