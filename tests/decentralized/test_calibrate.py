@@ -62,7 +62,7 @@ def test_held_out_networks_are_predicted_nearly_as_well():
 
 
 def test_bootstrap_interval_holds_the_estimate_and_repeats():
-    found = calibrate.bootstrap(10, seed=3)
+    found = calibrate.bootstrap(5, seed=3)
     assert list(found["parameter"]) == list(calibrate.FITTED)
     assert (found["low"] < found["high"]).all()
     assert ((found["low"] <= found["estimate"] * 1.05) & (found["high"] >= found["estimate"] * 0.95)).all()

@@ -96,6 +96,8 @@ def judge(samples: Sequence[float], criterion: str | Criterion, statistic: str =
         return Judgement(NO_VERDICT, "no sample was recorded")
     if bad := [v for v in values if not math.isfinite(v)]:
         return Judgement(NO_VERDICT, f"{len(bad)} of {len(values)} samples are not finite numbers", n=len(values))
+    if statistic == "proportion" and len(values) < 2:  # Wilson gives one, but a single trial is no sample
+        return Judgement(NO_VERDICT, "one trial gives no proportion; record at least two", n=len(values))
     try:
         found: Interval = interval(values, statistic)
     except ValueError as error:
