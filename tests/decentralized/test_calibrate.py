@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_limits
 
 from sheaf.decentralized import calibrate, published
 from sheaf.decentralized.baselines import RingParameters
@@ -10,6 +11,13 @@ from sheaf.decentralized.network import Network
 from sheaf.decentralized.simulate import Parameters, Simulator
 
 FORBIDDEN = ("iteration_seconds", "pflops", "F3c", "T9", "fluidstack")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Fits of a few numbers: threads would only wait for each other, and for those of the tests beside."""
+    with threadpool_limits(1):
+        yield
 
 
 def test_calibration_never_reads_what_it_is_judged_on(monkeypatch):

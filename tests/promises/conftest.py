@@ -1,4 +1,4 @@
-"""Promises: tests that count. `make prove` runs them whole and writes results/promises/record.json; `make test` a part."""
+"""Promises: tests that count. `make prove` runs them whole and writes results/promises/record.json."""
 
 import os
 import sys

@@ -24,7 +24,7 @@ class Promise:
         name: its short name, e.g. "kernel-death".
         says: the promise in one sentence, as a user would want it given.
         tried_by: what is done to break it, in one sentence.
-        full: whether this is the whole proof (``make prove``) or the fast part of it (``make test``).
+        full: whether this is the whole proof (``make prove``) or the fast part of it.
     """
 
     name: str

@@ -23,6 +23,7 @@ def make(toy: Toy) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         ["make", "reproduce", "PROFILE=smoke", "JOBS=2", f"SHEAF_PYTHON={sys.executable}"], cwd=toy.root,
         env=toy.env(SHEAF_PYTHON=sys.executable), text=True, start_new_session=True, stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it, and so would make
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 

@@ -178,7 +178,7 @@ def load_paper(paper: str, root: Path | None = None) -> Paper:
         raise SpecError(f"there is no paper {paper!r}; papers here: {known}")
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise SpecError(f"{shown}: not valid TOML: {error}; correct the file at that place") from None
     except RecursionError:
         raise SpecError(f"{shown}: not valid TOML: nested too deeply; settings are at most a few tables deep") from None
