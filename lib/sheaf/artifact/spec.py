@@ -15,6 +15,8 @@ PROFILES = ("smoke", "laptop", "gpu", "paper")
 Profile = Literal["smoke", "laptop", "gpu", "paper"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$", max_length=40)]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80)]  # of a folder: never a path to elsewhere
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class SpecError(ValueError):
@@ -35,8 +37,8 @@ class PaperCard(_Strict):
     year: int
     arxiv: str | None = None
     summary: Text
-    kernels: list[str] = []  # operations of sheaf_kernels, built before the first notebook
-    external: list[str] = []  # folders under SHEAF_DATA that notebooks use when present
+    kernels: list[Name] = []  # operations of sheaf_kernels, built before the first notebook
+    external: list[Name] = []  # folders under SHEAF_DATA that notebooks use when present
     report: dict[str, Text] = {}  # reproduction-report fields: scope, methodology, results, easy, difficult, ...
 
 
@@ -71,7 +73,7 @@ class Claim(_Entry):
     """A statement that can be wrong: published value, criterion, and how its samples are judged."""
 
     says: Text
-    published: float | str | None = None
+    published: Finite | str | None = None
     unit: str = ""
     reproduced_if: str
     statistic: Literal["mean", "median", "proportion", "bootstrap", "exact"] = "mean"
@@ -115,6 +117,11 @@ class Paper(_Strict):
                 raise ValueError(
                     f"profiles.{profile}: missing; every paper has settings for smoke and laptop (they may be empty)"
                 )
+        for profile, settings in self.profiles.items():
+            for name in names:
+                if not isinstance(settings.get(name, {}), dict):
+                    key = f"profiles.{profile}.{name}"
+                    raise ValueError(f"{key}: settings of a notebook are a table; write [{key}]")
         return self
 
     def entries(self, notebook: str | None = None) -> list[tuple[str, Table | Figure | Claim]]:
