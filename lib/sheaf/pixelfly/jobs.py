@@ -82,7 +82,8 @@ def run_all(
     Args:
         worker: a function of a module, job -> plain values; must depend on nothing but the job.
         data: digest or name of the data that all jobs use.
-        processes: how many at once, one thread each; 1 runs them here. All usable cores when None.
+        processes: how many at once, one thread each; 1 runs them here. As many as torch has threads when None, which is
+            ``OMP_NUM_THREADS`` or the cores.
         progress: called once per finished job.
         keep: store finished jobs and use stored ones.
     """
@@ -104,8 +105,7 @@ def run_all(
         if progress:
             progress(i)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(processes or cores, len(todo))
+    workers = min(processes or torch.get_num_threads(), len(todo))
     if workers > 1:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start) as pool:
             futures = {pool.submit(_run, worker, jobs[i]): i for i in todo}
