@@ -176,7 +176,7 @@ def steps(
         _check(engine, min(lengths))
         xs = engine.tokens(tokens)
         peer = None if llama_cpp.missing() else llama_cpp.LlamaCpp(engine, xs[:, 0], max(lengths))
-        for prompt in sorted(lengths):
+        for prompt in lengths:
             choice = [
                 [[torch.randperm(n, generator=random)[:k].sort().values for _ in range(config.layers)]
                  for n, k in ((config.heads, kept.heads), (config.ffn, kept.neurons))]
@@ -199,7 +199,7 @@ def steps(
                     peer.prompt(prompt)
 
             if peer:
-                arms["dense, llama.cpp"] = lambda: [peer.step(t) for t in range(tokens)]
+                arms["dense, llama.cpp"] = run(lambda x, n, t, peer=peer: peer.step(t))  # type: ignore[misc]
             timed = _alternate(arms, rounds, fill)
             found += [
                 {"dtype": dtype, "prompt": prompt, "round": i, "arm": arm, "seconds": t / tokens}
