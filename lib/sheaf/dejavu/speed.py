@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sheaf.common.stats import interval
-from sheaf.dejavu import cost
+from sheaf.dejavu import cost, llama_cpp
 from sheaf.dejavu.engine import Engine, Kept
 from sheaf.dejavu.models import OPTConfig
 from sheaf_kernels.bench import one_core
@@ -167,6 +167,7 @@ def steps(
 
     Every timing is ``tokens`` steps in a row, which start from a full cache; sparse ones choose anew at each token and make up
     for keys and values that heads missed. "told" is a sparse step whose choice is free: what the predictors cost is the rest.
+    llama.cpp is one of the dense arms where it is installed.
     """
     lengths, found = list(prompts), []
     random = torch.Generator().manual_seed(seed)
@@ -174,6 +175,7 @@ def steps(
         engine = Engine(config, ranks=ranks, capacity=max(lengths) + tokens, dtype=getattr(torch, dtype), seed=seed)
         _check(engine, min(lengths))
         xs = engine.tokens(tokens)
+        peer = None if llama_cpp.missing() else llama_cpp.LlamaCpp(engine, xs[:, 0], max(lengths))
         for prompt in lengths:
             choice = [
                 [[torch.randperm(n, generator=random)[:k].sort().values for _ in range(config.layers)]
@@ -190,7 +192,15 @@ def steps(
                 "sparse": run(lambda x, n, t: engine.sparse(x, n, kept)),
                 "sparse, told which": run(lambda x, n, t, choice=choice: engine.told(x, n, *choice[t])),  # type: ignore[misc]
             }
-            timed = _alternate(arms, rounds, lambda prompt=prompt: engine.prompt(prompt))  # type: ignore[misc]
+
+            def fill(prompt: int = prompt) -> None:
+                engine.prompt(prompt)
+                if peer:
+                    peer.prompt(prompt)
+
+            if peer:
+                arms["dense, llama.cpp"] = run(lambda x, n, t, peer=peer: peer.step(t))  # type: ignore[misc]
+            timed = _alternate(arms, rounds, fill)
             found += [
                 {"dtype": dtype, "prompt": prompt, "round": i, "arm": arm, "seconds": t / tokens}
                 for i, row in enumerate(timed) for arm, t in row.items()
