@@ -111,6 +111,9 @@ def test_every_way_to_use_data_refuses_it(promise: Promise, project: Path, paper
             file.unlink()
         file.write_bytes(sound)
         added.unlink(missing_ok=True)
+    (folder / ".DS_Store").write_text("a file manager's own")
+    said = command(project, "data")
+    promise.trial(said.code == 0, f"a hidden file beside the data is let be: {said.err[-300:]}")
     if promise.full:
         file.write_bytes(flipped(sound, len(sound) // 2, 0))
         with at(project):

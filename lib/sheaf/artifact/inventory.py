@@ -14,7 +14,7 @@ SUMS = "SHA256SUMS"
 
 
 def damaged(folder: Path) -> list[str]:
-    """Files of a data folder that differ from its ``SHA256SUMS``, are missing, or are not listed there.
+    """Files of a data folder that differ from its ``SHA256SUMS``, are missing, or are not listed there and not hidden.
 
     Raises:
         ValueError: the list has a line that is not ``<digest>  <file>``.
@@ -32,7 +32,8 @@ def damaged(folder: Path) -> list[str]:
     present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file() and p.name != SUMS}
     wrong = [f"{name} is missing" for name in listed if name not in present]
     wrong += [f"{name} differs" for name in listed if name in present and file_digest(present[name]) != listed[name]]
-    return sorted(wrong + [f"{name} is not listed" for name in present if name not in listed])
+    shown = [name for name in present if not any(part.startswith(".") for part in name.split("/"))]
+    return sorted(wrong + [f"{name} is not listed" for name in shown if name not in listed])
 
 
 def _shown(folder: Path, problem: str) -> str:
