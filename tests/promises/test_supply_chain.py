@@ -166,7 +166,7 @@ def test_a_changed_digit_or_byte_of_a_package(promise: Promise, tmp_path: Path) 
 
     def tried(what: str, requirements: str) -> None:
         done = install(tmp_path, target, requirements)
-        told = "HASHES" in done.stderr or "hashes are required" in done.stderr
+        told = "hashes" in done.stderr.lower()
         promise.trial(done.returncode != 0 and told and not list(target.glob("*")), f"{what}: {done.stdout}{done.stderr[-300:]}")
 
     for spot in draw.sample(range(64), promise.size(full=12, fast=1)):
