@@ -19,7 +19,7 @@ PY := $(SHEAF_PYTHON)
 READY :=
 else
 PY := .venv/bin/python
-READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt requirements.lock | sha256sum | cut -c1-16)
 endif
 export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
@@ -69,6 +69,7 @@ prove: $(READY) system kernels ## every promise at full size; writes results/pro
 	@$(PY) -m sheaf report
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab
+	@$(PY) -m sheaf data >/dev/null
 	@$(PY) -m jupyterlab notebooks/start_here.ipynb
 
 report: $(READY) ## rebuild results/index.html and the README's score board from the records
@@ -101,8 +102,11 @@ clean: ## remove what a run leaves behind, keep results and the virtual environm
 	rm -rf .sheaf .snakemake build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find lib kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-lock: $(READY) # constraints.txt from what is installed; run the tests before committing it
-	@{ head -1 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed -E 's/\+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
+lock: $(READY) # constraints.txt from what is installed, requirements.lock from it; run the tests before committing them
+	@{ head -1 constraints.txt; .venv/bin/pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+cpu$$//' | sort -f; } > constraints.new
+	@mv constraints.new constraints.txt
+	@{ grep '^#' requirements.lock; grep -v '^torch==' constraints.txt | $(PY) -m uv pip compile - --no-deps --generate-hashes --no-header --no-annotate --quiet; } > requirements.new
+	@mv requirements.new requirements.lock
 
 setup: $(READY) system ## the virtual environment, system packages and nothing else
 

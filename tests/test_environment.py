@@ -1,4 +1,4 @@
-"""One source of dependencies: pyproject.toml, constraints.txt and environment.yml agree."""
+"""One source of dependencies: pyproject.toml, constraints.txt, requirements.lock and environment.yml agree."""
 
 import re
 import tomllib
@@ -51,13 +51,39 @@ def test_conda_installs_the_same_through_pip() -> None:
     assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(Version(python))
 
 
-def test_set_up_installs_the_same_extras() -> None:
+def locked() -> dict[str, tuple[Version, list[str]]]:
+    """Name -> version and digests of every entry of requirements.lock."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE).replace("\\\n", "")
+    entries = [re.fullmatch(r"([A-Za-z0-9_.-]+)==(\S+)((?: +--hash=sha256:[0-9a-f]{64})+) *", line) for line in text.splitlines()]
+    assert all(entries), "every entry is name==version with one digest or more, and nothing else (no address of an index)"
+    found = {canonicalize_name(e[1]): (Version(e[2]), re.findall(r"[0-9a-f]{64}", e[3])) for e in entries if e}
+    assert len(found) == len(entries), "a package is locked twice"
+    return found
+
+
+def test_the_lock_holds_what_is_pinned() -> None:
+    assert {name: version for name, (version, _) in locked().items()} == {n: v for n, v in pins().items() if n != "torch"}
+
+
+def test_no_two_packages_share_a_file() -> None:
+    digests = [digest for _, of_one in locked().values() for digest in of_one]
+    assert len(set(digests)) == len(digests)
+
+
+def test_set_up_installs_the_lock_and_torch_by_version() -> None:
     setup = (ROOT / "lib" / "sheaf" / "artifact" / "setup.sh").read_text()
-    assert f".[{','.join(EXTRAS)}]" in setup
-    assert "-c constraints.txt" in setup
+    installs = [line for line in setup.splitlines() if line.startswith('step "')]
+    by_digest = [line for line in installs if '"${hashed[@]}" -r' in line]
+    assert "--require-hashes --no-deps" in setup and len(by_digest) == 2
+    (torch, itself) = (line for line in installs if line not in by_digest)
+    assert "torch==" in torch and "-c constraints.txt" in torch
+    assert "--no-deps --no-build-isolation -e ." in itself
+    assert "requirements.lock" in re.search(r"^READY := .*sha256sum.*$", (ROOT / "Makefile").read_text(), re.MULTILINE)[0]
 
 
-@pytest.mark.parametrize("file", ["LICENSE", "environment.yml", "constraints.txt", "CITATION.cff"])
+@pytest.mark.parametrize(
+    "file", ["LICENSE", "SECURITY.md", "environment.yml", "constraints.txt", "requirements.lock", "CITATION.cff"]
+)
 def test_what_a_stranger_expects_is_there(file: str) -> None:
     assert (ROOT / file).stat().st_size > 0
 

@@ -16,6 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from sheaf.artifact import publish, summary
+from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.lock import run_lock
 from sheaf.artifact.manifest import Digests
 from sheaf.artifact.parts import join
@@ -95,7 +96,7 @@ def reproduce(options: Options, root: Path) -> int:
         Exit code: 0 all notebooks' results are in place, 1 some failed, 128 + n ended by signal n.
 
     Raises:
-        SpecError, ValueError, FileNotFoundError: something asked for does not exist or is not valid.
+        SpecError, ValueError, FileNotFoundError: something asked for does not exist or is not valid, or data is damaged.
         PublishError: a results folder cannot be written.
         BusyError: another run is at work in this checkout.
     """
@@ -120,6 +121,7 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
     started = time.time()
     for spec in specs:
         paper = spec.paper.id
+        require_intact(paper, root)
         publish.probe_writable(results_dir(options.profile, paper, root), shown_results(options.profile, paper, root))
     items = make_plan(specs, options.profile, options.seed, root, options.force)
     stale = [item for item in items if item.why]

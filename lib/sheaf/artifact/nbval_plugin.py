@@ -10,7 +10,8 @@ hardware names alone. A number that varies but matters is checked with a toleran
 outcome. The sanitiser (``tests/nbval_sanitize.cfg``) replaces three things on both sides before comparing: the name of
 the throw-away results folder, ``at 0x...>`` addresses in reprs, and IPython's file names of cells. A notebook fails
 before it runs when a code cell was never run (nbval would pass it unseen), when nothing but pictures is stored, when
-more than half of the cells with outputs are ignored, or when it stores a traceback or stderr text.
+more than half of the cells with outputs are ignored, when it stores a traceback or stderr text, or when its paper's data
+is not as it ships.
 
 Runs are cut off from what a reader's machine may hold: no ``SHEAF_DATA``, no keys, one thread, UTC, and a results
 folder that is thrown away. A kernel that dies is reported within seconds rather than at the cell's time limit.
@@ -28,6 +29,7 @@ from jupyter_client.manager import KernelManager
 from nbval.kernel import RunningKernel
 
 from sheaf.artifact import outputs
+from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.sandbox import sandbox
 from sheaf.common.data import project_root
 
@@ -95,3 +97,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     if found := outputs.problems(item.parent.nb):
         pytest.fail("\n".join(f"{says}; {fix}" for says, fix in found), pytrace=False)
+    try:
+        require_intact(item.path.parent.name, project_root())
+    except ValueError as error:
+        pytest.fail(str(error), pytrace=False)

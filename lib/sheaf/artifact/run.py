@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from sheaf.artifact import publish
+from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.manifest import Digests, Manifest, cell_source, notebook_manifest, read_notebook
 from sheaf.artifact.paths import notebook_path, results_dir, state_dir
 from sheaf.artifact.processes import JOB, RUN, end_marked, is_alive, none_left_behind
@@ -287,7 +288,7 @@ def run_notebook(root: Path, paper: str, notebook: str, profile: str, seed: int,
         0 stored, 1 failed (the reason is printed and kept under ``.sheaf/failed``), 143 told to stop.
 
     Raises:
-        SpecError, ValueError, FileNotFoundError: the paper, notebook or profile cannot be used.
+        SpecError, ValueError, FileNotFoundError: the paper, notebook, profile or shipped data cannot be used.
         PublishError: the results folder cannot be written.
     """
     spec = load_paper(paper, root)
@@ -295,6 +296,7 @@ def run_notebook(root: Path, paper: str, notebook: str, profile: str, seed: int,
     spec.settings(profile, notebook)
     state = State(root, profile, paper, notebook)
     try:
+        require_intact(paper, root)
         return _run(state, seed, limit)
     except (ValueError, publish.PublishError, OSError) as error:
         with contextlib.suppress(OSError):  # the message itself is printed by the command line in any case

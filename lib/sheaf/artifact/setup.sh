@@ -62,11 +62,24 @@ step() {  # step WHAT COMMAND...: a line that counts the seconds while the comma
   else
     printf '\nsheaf: error: %s failed; last lines of %s:\n' "$what" "$log" >&2
     grep -v '^WARNING' "$log" | tail -n 8 >&2
+    if grep -q 'DO NOT MATCH THE HASHES' "$log"; then
+      echo "sheaf: error: a package is not the file that requirements.lock names and was not installed; empty pip's cache" \
+        "(\`$venv/bin/python -m pip cache purge\`) and try again, and do not trust the index if it happens again" >&2
+    fi
     exit 1
   fi
 }
 
-pip=("$venv/bin/python" -m pip --disable-pip-version-check)
-torch=$(grep '^torch==' constraints.txt)
-step "PyTorch (large)" "${pip[@]}" install -c constraints.txt "$torch"
-step "packages" "${pip[@]}" install -c constraints.txt -e '.[kernels,agents,cluster,dev]'
+locked() {  # locked FILE PACKAGE: the lines of one package in a lock
+  awk -v start="$2==" 'index($0, start) == 1 { on = 1 } on { print } on && !/\\$/ { exit }' "$1"
+}
+
+# Nothing is installed whose digest is not in requirements.lock, what builds the few source packages included. torch is the
+# exception: its builds for CPU and CUDA differ from index to index, so it is pinned by version, with what CUDA needs besides.
+pip=("$venv/bin/python" -m pip --disable-pip-version-check install)
+hashed=(--require-hashes --no-deps --no-build-isolation)
+locked requirements.lock setuptools >.sheaf/setuptools.lock
+step "build tool" "${pip[@]}" "${hashed[@]}" -r .sheaf/setuptools.lock
+step "packages" "${pip[@]}" "${hashed[@]}" -r requirements.lock
+step "PyTorch (large)" "${pip[@]}" -c constraints.txt "$(grep '^torch==' constraints.txt)"
+step "Sheaf itself" "${pip[@]}" --no-deps --no-build-isolation -e .

@@ -15,6 +15,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 from PIL import Image
 
+from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.outputs import is_compared
 from sheaf.artifact.paths import paper_ids, project_root
 from sheaf.artifact.record import atomic_write
@@ -69,6 +70,7 @@ def store(
 
     Raises:
         SpecError: unknown paper or notebook, or a paper.toml that is not valid.
+        ValueError: a paper's shipped data is damaged.
     """
     root = root or project_root()
     files = stored_notebooks(root, paper)
@@ -76,6 +78,8 @@ def store(
         if unknown := sorted(set(notebooks) - {f.stem for f in files}):
             raise SpecError(f"no notebook {', '.join(unknown)}; use one of {', '.join(f.stem for f in files)}")
         files = [f for f in files if f.stem in notebooks]
+    for folder in sorted({file.parent.name for file in files}):
+        require_intact(folder, root)
     return [_store_one(file, root, refresh, timeout) for file in files]
 
 
