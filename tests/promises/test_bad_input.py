@@ -107,6 +107,8 @@ def root(tmp_path: Path) -> Path:
     """A project of one paper, not yet run."""
     toy = build(tmp_path / "project")
     shutil.rmtree(toy.root / "notebooks" / "toy_a")
+    facts = toy.root / "data" / "toy_a" / "facts.csv"
+    facts.with_name("SHA256SUMS").write_text(f"{file_digest(facts)}  facts.csv\n")
     (toy.root / "notebooks/toy_b/paper.toml").write_text(DECLARED)
     return toy.root
 

@@ -136,20 +136,26 @@ def _report(args: argparse.Namespace, root: Path) -> int:
     from sheaf.artifact.parts import join
     from sheaf.artifact.paths import paper_ids, results_dir
     from sheaf.artifact.record import RecordError
-    from sheaf.artifact.spec import PROFILES
+    from sheaf.artifact.spec import PROFILES, SpecError, load_paper
 
-    code = 0
-    for profile in PROFILES:
-        for paper in paper_ids(root):
+    found: list[Exception] = []  # what a page says too, where there is one; the other papers are shown
+    for paper in paper_ids(root):
+        try:
+            load_paper(paper, root)
+        except SpecError as error:
+            found.append(error)
+            continue
+        for profile in PROFILES:
             if any(results_dir(profile, paper, root).glob("records/*.json")):
                 try:
                     join(paper, profile, root)
-                except RecordError as error:  # that paper's page says so; the others are shown
-                    print(f"sheaf: error: {error}", file=sys.stderr)
-                    code = 1
+                except RecordError as error:
+                    found.append(error)
+    for problem in found:
+        print(f"sheaf: error: {problem}", file=sys.stderr)
     report.build(root)
     report.update_readme(root)
-    return code
+    return 1 if found else 0
 
 
 def _check(args: argparse.Namespace, root: Path) -> int:
