@@ -2,12 +2,27 @@
 
 import os
 import sys
+from importlib import util
+
+
+def _when_used(package: str, name: str) -> None:
+    """Read ``package.name`` when something of it is used: reading scipy.stats takes half of a command that needs none of it."""
+    found = util.find_spec(f"{package}.{name}")
+    if found is None or found.loader is None:
+        return
+    found.loader = util.LazyLoader(found.loader)
+    module = util.module_from_spec(found)
+    sys.modules[found.name] = module
+    setattr(sys.modules[package], name, module)  # or `from package import name` would look closer, and read it
+    found.loader.exec_module(module)
+
 
 if __name__ == "__main__":
     if sys.getfilesystemencoding() != "utf-8":  # paths and text are UTF-8 here and in all that is started, whatever the locale
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "sheaf", *sys.argv[1:]])
     try:
+        _when_used("scipy", "stats")
         from sheaf.artifact.cli import main
 
         code = main()
