@@ -22,6 +22,8 @@ if __name__ == "__main__":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "sheaf", *sys.argv[1:]])
     try:
+        # jsonschema compiles a grammar of addresses when this package is there: two seconds for a check that nothing needs
+        sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         _when_used("scipy", "stats")
         from sheaf.artifact.cli import main
 
