@@ -53,11 +53,11 @@ test: $(READY) system kernels lint unit slow notebooks-check ## everything CI ru
 
 unit: $(READY)
 	@printf '\n== unit tests, kernels and browser\n'
-	@$(PY) -m pytest tests --ignore tests/promises -q -n 2 -m 'not slow' --dist loadscope
+	@$(PY) -m pytest tests -q -n 2 -m 'not slow' --dist loadscope
 
 slow: $(READY)
 	@printf '\n== promises: kill, resume, refuse, recover\n'
-	@$(PY) -m pytest tests --ignore tests/promises -q -n 2 -m slow --dist load
+	@$(PY) -m pytest tests -q -n 2 -m slow --dist loadgroup
 
 notebooks-check: $(READY)
 	@printf '\n== notebooks against their stored outputs\n'
@@ -65,7 +65,7 @@ notebooks-check: $(READY)
 	  --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks
 
 prove: $(READY) system kernels ## every promise at full size; writes results/promises/record.json
-	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadscope --timeout 3600
+	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadgroup --timeout 3600
 	@$(PY) -m sheaf report
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab
