@@ -21,6 +21,8 @@ else
 PY := .venv/bin/python
 READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 endif
+# Ctrl-C is held back while Python starts, which would answer with a traceback; `python -m sheaf` lets it through
+HOLD := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
 
@@ -45,7 +47,7 @@ help: ## this page
 	@printf '    SHEAF_PYTHON   a prepared interpreter instead of .venv\n\n'
 
 reproduce: $(READY) ## run what is out of date, judge, build the report
-	@$(PY) -m sheaf reproduce --papers "$(PAPERS)" --profile "$(PROFILE)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --seed "$(SEED)" $(if $(filter-out 0,$(FORCE)),--force)
+	@$(HOLD) $(PY) -m sheaf reproduce --papers "$(PAPERS)" --profile "$(PROFILE)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --seed "$(SEED)" $(if $(filter-out 0,$(FORCE)),--force)
 
 test: $(READY) system kernels lint unit slow notebooks-check ## everything CI runs
 	@$(PY) -m sheaf check

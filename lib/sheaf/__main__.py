@@ -1,6 +1,7 @@
 """``python -m sheaf``: the command line."""
 
 import os
+import signal
 import sys
 from importlib import util
 
@@ -22,12 +23,14 @@ if __name__ == "__main__":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", "sheaf", *sys.argv[1:]])
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the Makefile holds it back until here
         # jsonschema compiles a grammar of addresses when this package is there: two seconds for a check that nothing needs
         sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
         _when_used("scipy", "stats")
         from sheaf.artifact.cli import main
 
         code = main()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was asked is done, and Python says much when stopped while it ends
     except KeyboardInterrupt:  # before a command was at work, or after it ended
         print("sheaf: stopped", file=sys.stderr)
         code = 130
