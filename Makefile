@@ -21,6 +21,8 @@ else
 PY := .venv/bin/python
 READY := .venv/.sheaf-$(shell cat pyproject.toml constraints.txt requirements.lock | sha256sum | cut -c1-16)
 endif
+# Ctrl-C is held back while Python starts, which would answer with a traceback; `python -m sheaf` lets it through
+HOLD := $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 export PYTHONPATH := $(CURDIR)/lib:$(CURDIR)/kernels
 export SHEAF_SEEDS := $(SEEDS)
 
@@ -45,19 +47,22 @@ help: ## this page
 	@printf '    SHEAF_PYTHON   a prepared interpreter instead of .venv\n\n'
 
 reproduce: $(READY) ## run what is out of date, judge, build the report
-	@$(PY) -m sheaf reproduce --papers "$(PAPERS)" --profile "$(PROFILE)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --seed "$(SEED)" $(if $(filter-out 0,$(FORCE)),--force)
+	@$(HOLD) $(PY) -m sheaf reproduce --papers "$(PAPERS)" --profile "$(PROFILE)" --jobs "$(JOBS)" --executor "$(EXECUTOR)" --seed "$(SEED)" $(if $(filter-out 0,$(FORCE)),--force)
 
 test: $(READY) system kernels lint unit slow notebooks-check ## everything CI runs
 	@$(PY) -m sheaf check
 	@printf '\nmake test: all passed\n'
 
+# one thread a test: two processes of two threads each would wait for one another on two cores
+ONE_THREAD := env OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
 unit: $(READY)
 	@printf '\n== unit tests, kernels and browser\n'
-	@$(PY) -m pytest tests --ignore tests/promises -q -n 2 -m 'not slow' --dist loadscope
+	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m 'not slow' --dist loadscope
 
 slow: $(READY)
 	@printf '\n== promises: kill, resume, refuse, recover\n'
-	@$(PY) -m pytest tests --ignore tests/promises -q -n 2 -m slow --dist load
+	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m slow --dist loadgroup
 
 notebooks-check: $(READY)
 	@printf '\n== notebooks against their stored outputs\n'
@@ -65,7 +70,7 @@ notebooks-check: $(READY)
 	  --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks
 
 prove: $(READY) system kernels ## every promise at full size; writes results/promises/record.json
-	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadscope --timeout 3600
+	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadgroup --timeout 3600
 	@$(PY) -m sheaf report
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sheaf.artifact.caches import cache_variables, list_fonts
 from sheaf.artifact.launch import Options
 from sheaf.artifact.lock import BusyError, run_lock
 from sheaf.artifact.plan import split_names
@@ -112,3 +113,12 @@ def test_names_and_shares_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (Options(jobs=3).parallel, Options(jobs=3).threads, Options().threads) == (3, 2, 1)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert Options(jobs=3).threads == 5
+
+
+def test_the_list_of_fonts_is_made_once_and_in_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(cache_variables(tmp_path)["MPLCONFIGDIR"])
+    list_fonts(tmp_path)
+    assert folder.is_relative_to(tmp_path) and [p.suffix for p in folder.iterdir()] == [".json"], "whole, and no lock beside it"
+    assert not list((tmp_path / ".sheaf" / "work").iterdir())
+    monkeypatch.setattr("subprocess.run", None)  # whoever calls it fails
+    list_fonts(tmp_path)

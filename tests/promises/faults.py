@@ -79,7 +79,10 @@ def contents(root: Path) -> dict[str, bytes]:
     for file in sorted((root / "results").rglob("*")):
         if not file.is_file() or file.suffix == ".html" or file.name == "scoreboard.svg":
             continue
-        body = file.read_bytes()
+        try:
+            body = file.read_bytes()
+        except FileNotFoundError:  # a temporary name, of a run that is being killed
+            continue
         if file.suffix == ".json":
             record = json.loads(body)
             if record.get("digest") != digest(record):

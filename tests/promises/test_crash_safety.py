@@ -51,7 +51,7 @@ class Crash:
         again = [name for name, body in kept.items() if finished(self.toy.root).get(name) != body]
         assert not again, f"done again: {again}"
         assert not processes_of(self.toy.root), "a process is left"
-        left = [p.name for p in self.scratch.glob("sheaf-*")]
+        left = [p.name for pattern in ("sheaf-*", "*.json") for p in self.scratch.glob(pattern)]  # sockets, keys of kernels
         assert not left, f"left in the folder for temporary files: {left}"
 
 

@@ -15,6 +15,7 @@ from toy_project import Toy
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("hard-places"),
     pytest.mark.promise(
         "hard-places",
         "A run works in odd places or says in one sentence why it cannot; earlier results stay intact.",
@@ -226,9 +227,9 @@ def test_clocks(promise: Promise, stale: Toy, wanted: tuple, tmp_path: Path) -> 
         facts = toy.root / "data" / "toy_a" / "facts.csv"
         facts.write_text(facts.read_text().replace("2", "3"))
         os.utime(facts, (future, future))
-        done = toy.reproduce()
+        done = toy.reproduce(*([] if promise.full else ["--dry-run"]))
         assert "2 of 3 notebooks to run" in done.stdout and "facts.csv changed" in done.stdout, done.stdout
-        assert "nothing to run" in toy.reproduce().stdout
+        assert not promise.full or "nothing to run" in toy.reproduce().stdout
 
 
 def _times(text: str) -> str:

@@ -23,7 +23,9 @@ def _papermill(job: dict[str, Any]) -> dict[str, Any]:
 
     # IPC sockets in a folder of this job's own: TCP ports are lost to races when many kernels start at once, and a
     # kernel that lost one hangs without a word. The client treats `ip` as the path that the socket names start with.
-    config = Config({"KernelManager": {"transport": "ipc", "ip": job["sockets"] + "/k"}})
+    # Its connection file lies there too: in the folder for temporary files one would stay behind after every crash.
+    own = {"transport": "ipc", "ip": job["sockets"] + "/k", "connection_file": job["sockets"] + "/kernel.json"}
+    config = Config({"KernelManager": own})
     source, output = (job[name].replace("{", "{{").replace("}", "}}") for name in ("notebook", "output"))  # it formats paths
     try:
         papermill.execute_notebook(

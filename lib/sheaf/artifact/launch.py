@@ -16,6 +16,7 @@ from types import FrameType
 from rich.console import Console
 
 from sheaf.artifact import publish, summary
+from sheaf.artifact.caches import list_fonts
 from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.lock import run_lock
 from sheaf.artifact.manifest import Digests
@@ -129,6 +130,7 @@ def _reproduce(options: Options, specs: Sequence[Paper], root: Path, run: str) -
     code = 0
     if stale:
         _prepare(stale, options, root)
+        list_fonts(root)  # here once, not in each of many notebooks that start together
         code = _snakemake(stale, options, root, run)
     left = [item for item in stale if not item.state.done.is_file()]
     made = {item.spec.paper.id for item in stale if item.state.done.is_file()}

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from sheaf.artifact import publish
+from sheaf.artifact.caches import cache_variables, list_fonts
 from sheaf.artifact.inventory import require_intact
 from sheaf.artifact.manifest import Digests, Manifest, cell_source, notebook_manifest, read_notebook
 from sheaf.artifact.paths import notebook_path, results_dir, state_dir
@@ -140,7 +141,7 @@ def _environment(state: State, job: str, sockets: Path) -> dict[str, str]:
     }
     # set, not defaulted: Snakemake gives every job's shell limits of its own, equal to the rule's threads
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), threads)
-    return {**os.environ, **limits, **own}
+    return {**os.environ, **cache_variables(root), **limits, **own}
 
 
 def _socket_folder() -> Path:
@@ -315,6 +316,7 @@ def _run(state: State, seed: int, limit: float) -> int:
     target, shown = results_dir(profile, paper, root), shown_results(profile, paper, root)
     publish.probe_writable(target, shown)
     manifest = _manifest(state, seed)
+    list_fonts(root)
 
     shutil.rmtree(state.work, ignore_errors=True)
     (state.work / "results").mkdir(parents=True)

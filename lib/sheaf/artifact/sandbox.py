@@ -13,6 +13,7 @@ from uuid import uuid4
 from ipykernel.kernelspec import RESOURCES, get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 
+from sheaf.artifact.caches import cache_variables, list_fonts
 from sheaf.artifact.paths import state_dir
 from sheaf.artifact.processes import JOB, end_marked
 from sheaf.artifact.scrub import SECRET_NAME
@@ -62,7 +63,8 @@ def sandbox(root: Path, environ: Mapping[str, str] | None = None) -> Iterator[Sa
     inherited = os.environ if environ is None else environ
     kept = {k: v for k, v in inherited.items() if k not in _UNSET and not SECRET_NAME.search(k)}
     library = [str(root / "lib"), str(root / "kernels"), inherited.get("PYTHONPATH", "")]
-    environment = kept | _SET | {
+    list_fonts(root)
+    environment = kept | _SET | cache_variables(root) | {
         "SHEAF_ROOT": str(root),
         "SHEAF_RESULTS": results,
         JOB: f"nbval/{name}",  # what a notebook starts (torchrun and its workers) carries it too
