@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sheaf_kernels.bench import benchmark, one_core, table
+from sheaf_kernels.cpu_cache import last_level
 from sheaf_kernels.gather_heads import gather_heads
 from sheaf_kernels.memory import huge
 from sheaf_kernels.predict_topk import predict_topk
@@ -26,7 +27,7 @@ from . import compiled, gather_mlp
 __all__ = ["DENSITIES", "alternate", "heads", "mlp", "predictor", "stream"]
 
 DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.8)
-_CACHE = 96 * 2**20  # bytes; three times a large last-level cache
+_CACHE = max(96 * 2**20, 2 * last_level())  # bytes
 Arms = dict[str, Callable[[], object]]
 Key = TypeVar("Key")
 Rows = list[dict[str, Any]]

@@ -24,12 +24,13 @@ from sheaf.laughing_hyena.engine import Engine, Session, random_filters
 from sheaf.laughing_hyena.models import LM, LMConfig
 from sheaf_kernels.bench import one_core
 from sheaf_kernels.block_sparse.benchmark import alternate
+from sheaf_kernels.cpu_cache import last_level
 from sheaf_kernels.modal_ssm.benchmark import bandwidth_arms, steady, step_arms
 
 __all__ = [
-    "ARMS", "GQA", "HYENA", "MHA", "OURS", "Shape", "bandwidth", "best", "decoding", "engines", "flatness", "formula",
-    "fused_step", "latency", "memory", "move", "orders", "peak_memory", "peaks", "placed", "ratio", "share_of_bandwidth",
-    "slopes", "throughput",
+    "ARMS", "GQA", "HYENA", "MHA", "OURS", "Shape", "bandwidth", "best", "beyond_cache", "decoding", "engines", "flatness",
+    "formula", "fused_step", "latency", "memory", "move", "orders", "peak_memory", "peaks", "placed", "ratio",
+    "share_of_bandwidth", "slopes", "throughput",
 ]  # fmt: skip
 
 Tick = Callable[[object], None] | None
@@ -350,6 +351,11 @@ def fused_step(channels: int, cases: Sequence[tuple[int, int]], rounds: int, tic
             if tick:
                 tick((batch, order))
     return pd.concat(found, ignore_index=True)
+
+
+def beyond_cache(channels: int, order: int, batch: int) -> tuple[int, int, int]:
+    """Channels (at least those given), order and batch of a state of twice the largest cache."""
+    return max(channels, math.ceil(2 * last_level() / (4 * order * batch) / 16) * 16), order, batch
 
 
 def bandwidth(channels: int, order: int, batch: int, rounds: int) -> pd.DataFrame:
