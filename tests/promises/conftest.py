@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,20 @@ def promise(request: pytest.FixtureRequest) -> Iterator[Promise]:
     if found.broken or not found.tried:
         shown = "\n  ".join(found.broken[:10])
         pytest.fail(f"{found.name}: {len(found.broken)} of {found.tried} trials broke the promise\n  {shown}", pytrace=False)
+
+
+def _whole(text: str) -> str:
+    """Text that can be sent to another process: half characters, which malformed files hold, are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.sections = [(_whole(name), _whole(text)) for name, text in report.sections]
+    if isinstance(report.longrepr, str):
+        report.longrepr = _whole(report.longrepr)
+    return report
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -44,7 +44,8 @@ class Promise:
         """Count one trial; ``what`` names it in one line and is shown when it broke."""
         self.tried += 1
         if not kept:
-            self.broken.append(scrub_text(what, ROOT))  # the record is kept, and names no machine
+            whole = what.encode("utf-8", "backslashreplace").decode()  # half characters cannot be stored
+            self.broken.append(scrub_text(whole, ROOT))  # the record is kept, and names no machine
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
