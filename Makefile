@@ -70,8 +70,8 @@ notebooks-check: $(READY)
 	  --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks
 
 prove: $(READY) system kernels ## every promise at full size; writes results/promises/record.json
-	@SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadgroup --timeout 3600
-	@$(PY) -m sheaf report
+	@code=0; SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadgroup --timeout 3600 || code=$$?; \
+	  $(PY) -m sheaf report; exit $$code
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab
 	@$(PY) -m sheaf data >/dev/null

@@ -53,7 +53,7 @@ def _clear(owner: dict[str, str], root: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Take away what a killed run was still writing: temporary names beside results and state, its kernels' sockets."""
+    """Take away what a killed run or job was still writing: temporary names beside results and state, its kernels' sockets."""
     for order in (state_dir(root) / "work").rglob("job.json"):
         sockets = Path(_read(order.read_text(encoding="utf-8")).get("sockets", ""))
         if sockets.name.startswith("sheaf-"):
@@ -98,4 +98,6 @@ def run_lock(root: Path, what: str, executor: str = "local") -> Iterator[str]:
         try:
             yield run
         finally:
+            with contextlib.suppress(OSError):  # a full or read-only disk has been reported by now
+                _sweep(root)  # after a job that was killed while its run went on
             file.truncate(0)
