@@ -36,7 +36,8 @@ def checkout(root: Path) -> Toy:
 @pytest.mark.promise(
     "crash-safety-paper",
     "A real paper's run that is killed again and again is complete in the end, and what was finished is never run again.",
-    f"SIGKILL to the launcher at random moments of the smoke run of {PAPER}, the same command after each; whenever it is "
+    f"SIGKILL to the launcher at random moments of the smoke run of {PAPER}, most within a twentieth of its length after each "
+    f"start, every {LONG}th within half of it, the same command after each; whenever it is "
     "complete its results are compared with an undisturbed run's and it starts over",
 )
 def test_kill_9_at_random_moments_of_a_paper(promise: Promise, tmp_path: Path) -> None:
