@@ -54,8 +54,9 @@ class Scratch {
   size_t size_ = 0;
 };
 
-// Tokens of a tile: its panels fill half of the second-level cache, the blocks stream past them.
-inline int tile_tokens(int64_t bytes_per_token) {
+// Tokens of a tile: its panels fill three quarters of the second-level cache, the blocks stream past them.
+// A multiple of `rows`, and of 24, the rows of most tall tiles, where that is 4.
+inline int tile_tokens(int64_t bytes_per_token, int rows) {
   static const int64_t cache = [] {
 #ifdef _SC_LEVEL2_CACHE_SIZE
     const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
@@ -63,7 +64,8 @@ inline int tile_tokens(int64_t bytes_per_token) {
 #endif
     return int64_t{512} << 10;
   }();
-  return static_cast<int>(std::clamp<int64_t>(cache / 2 / bytes_per_token / 24 * 24, 72, 192));
+  const int64_t step = rows == 4 ? 24 : rows;
+  return static_cast<int>(std::clamp<int64_t>(cache * 3 / 4 / bytes_per_token / step * step, 72 / step * step, 192));
 }
 
 }  // namespace block_sparse

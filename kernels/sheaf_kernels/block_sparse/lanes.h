@@ -1,6 +1,7 @@
 // Vectors of one processor register under one name for every number type: how many lanes, load, store, multiply-add.
 // Three versions, chosen when compiling: AVX-512 (with native bfloat16 products where the processor has them), AVX2 with
-// FMA, and plain arrays that any compiler takes. bfloat16 without native products is widened to float32 when packed.
+// FMA, and plain arrays that any compiler takes; amx.h is a fourth for bfloat16. bfloat16 without native products is widened
+// to float32 when packed.
 #pragma once
 #include <c10/util/BFloat16.h>
 
@@ -53,7 +54,7 @@ struct F32 {
   using In = float;
   using Acc = float;
   using V = __m256;
-  static constexpr int lanes = 8, steps = 1, tall = 6, tall1 = 12, square = 4, square1 = 8;
+  static constexpr int lanes = 8, steps = 1, tall = 6, tall1 = 12, square = 6, square1 = 8;
   static V zero() { return _mm256_setzero_ps(); }
   static V load(const Acc* p) { return _mm256_loadu_ps(p); }
   static V both(const In* p) { return _mm256_set1_ps(*p); }
@@ -67,7 +68,7 @@ struct F64 {
   using In = double;
   using Acc = double;
   using V = __m256d;
-  static constexpr int lanes = 4, steps = 1, tall = 6, tall1 = 12, square = 4, square1 = 8;
+  static constexpr int lanes = 4, steps = 1, tall = 6, tall1 = 12, square = 6, square1 = 8;
   static V zero() { return _mm256_setzero_pd(); }
   static V load(const Acc* p) { return _mm256_loadu_pd(p); }
   static V both(const In* p) { return _mm256_set1_pd(*p); }
@@ -149,22 +150,6 @@ inline void round_to(BFloat16* to, __m512 v) {
 using BF16 = F32;
 
 #endif
-
-// Number type of the tensors -> lanes that compute with it.
-template <class S>
-struct LanesOf;
-template <>
-struct LanesOf<float> {
-  using type = F32;
-};
-template <>
-struct LanesOf<double> {
-  using type = F64;
-};
-template <>
-struct LanesOf<BFloat16> {
-  using type = BF16;
-};
 
 // The first `count` lanes of a vector of sums, to tensors of any type.
 template <class L, class Out>

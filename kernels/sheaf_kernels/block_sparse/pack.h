@@ -74,11 +74,10 @@ void paired(const S* from, int64_t from_row, int rows, int64_t panels, int64_t c
   }
 }
 
-// The transpose of [rows, columns] -> paired panel [columns / steps, width, steps], width >= rows.
+// The transpose of [rows, columns] -> paired panel [all / steps, width, steps] with all >= columns, width >= rows.
 template <class L, class S>
-void transposed(const S* from, int64_t from_row, int rows, int columns, typename L::In* to, int64_t width) {
+void transposed(const S* from, int64_t from_row, int rows, int columns, typename L::In* to, int64_t width, int64_t all) {
   using In = typename L::In;
-  const int64_t all = round_up(columns, L::steps);
   if (width > rows || all > columns) std::fill(to, to + all * width, In(0));
   int r0 = 0;
 #if defined(__AVX2__)

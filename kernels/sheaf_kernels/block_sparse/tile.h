@@ -95,14 +95,21 @@ void strip(const Segments<L>& segments, int rows, int column0, int columns, Star
     Tile<L, 4, N>::run(segments, m, column0, start, to + m * to_row, to_row, std::min(4, rows - m), columns);
 }
 
-// to [rows, columns] = start + sum over segments. `tall`: many rows (tokens) rather than a square block.
-// Left panels must be readable up to a multiple of four rows, right panels up to a multiple of the lanes.
-template <class L, bool tall, class Out>
-void product(const Segments<L>& segments, int rows, int columns, Start<L> start, Out* to, int64_t to_row) {
-  constexpr int two = tall ? L::tall : L::square, one = tall ? L::tall1 : L::square1;
-  int n = 0;
-  for (; n + L::lanes < columns; n += 2 * L::lanes) strip<L, 2, two>(segments, rows, n, columns - n, start, to + n, to_row);
-  if (n < columns) strip<L, 1, one>(segments, rows, n, columns - n, start, to + n, to_row);
-}
+// How a number type's products are made and what they ask of panels; amx.h has another way for bfloat16.
+template <class L>
+struct Products {
+  static constexpr int panel = std::max(4, L::lanes), depth = L::steps, rows = 4;  // widths, summed axes and rows are padded to these
+  static constexpr bool turns = false;  // whether left factors summed along their rows are turned first
+  struct Registers {};                  // held by a thread while it computes
+
+  // to [rows, columns] = start + sum over segments. `tall`: many rows (tokens) rather than a square block.
+  template <bool tall, class Out>
+  static void run(const Segments<L>& segments, int rows, int columns, Start<L> start, Out* to, int64_t to_row) {
+    constexpr int two = tall ? L::tall : L::square, one = tall ? L::tall1 : L::square1;
+    int n = 0;
+    for (; n + L::lanes < columns; n += 2 * L::lanes) strip<L, 2, two>(segments, rows, n, columns - n, start, to + n, to_row);
+    if (n < columns) strip<L, 1, one>(segments, rows, n, columns - n, start, to + n, to_row);
+  }
+};
 
 }  // namespace block_sparse

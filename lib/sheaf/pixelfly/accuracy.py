@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sheaf.common.jobs import Job, Worker, grid
 from sheaf.common.stats import interval
 from sheaf.pixelfly import images
-from sheaf.pixelfly.jobs import Job, Worker, grid, run_all
+from sheaf.pixelfly.jobs import run_all
 from sheaf.pixelfly.miniature import ARMS, train_image_model
 
 __all__ = ["ARMS", "diagnosis", "differences", "image_arms", "summary"]

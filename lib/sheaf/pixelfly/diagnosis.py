@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sheaf.common.jobs import Job
 from sheaf.pixelfly import images, masks
 from sheaf.pixelfly.accuracy import image_arms
-from sheaf.pixelfly.jobs import Job
 from sheaf.pixelfly.layers import INITIALISATIONS, PixelflyLinear
 from sheaf.pixelfly.miniature import make
 from sheaf.pixelfly.patterns import Plan, plan

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from sheaf.common.data import external_dir
 from sheaf.common.gpt import GPT, Block, next_token_loss
+from sheaf.common.jobs import Job
 from sheaf.common.text import synthetic_tokens, windows
 from sheaf.pixelfly.attention import attention_mask, block_sparse_attention
-from sheaf.pixelfly.jobs import Job
 from sheaf.pixelfly.layers import PixelflyLinear
 from sheaf.pixelfly.models import SPARSE, build
 from sheaf.pixelfly.sparsify import sparsify

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sheaf.common.jobs import Job
 from sheaf.pixelfly import images
-from sheaf.pixelfly.jobs import Job
 from sheaf.pixelfly.layers import MaskedLinear
 from sheaf.pixelfly.models import SPARSE, build
 from sheaf.pixelfly.rigl import erk_densities

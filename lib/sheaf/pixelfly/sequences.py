@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sheaf.common.jobs import grid
 from sheaf.pixelfly.attention import attention_mask
-from sheaf.pixelfly.jobs import grid, run_all
+from sheaf.pixelfly.jobs import run_all
 from sheaf.pixelfly.language import corpus, train_language_model
 from sheaf.pixelfly.models import VisionConfig, ViTBlock
 from sheaf.pixelfly.train import accuracy, cosine, optimiser_of

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sheaf.common.jobs import Job
 from sheaf.pixelfly import images, masks
 from sheaf.pixelfly.accuracy import image_arms
 from sheaf.pixelfly.budget import allocate_by_rule, allocate_exactly
 from sheaf.pixelfly.diagnosis import replace_masks
-from sheaf.pixelfly.jobs import Job
 from sheaf.pixelfly.miniature import make
 from sheaf.pixelfly.models import build, schema
 from sheaf.pixelfly.sparsify import sparsify
