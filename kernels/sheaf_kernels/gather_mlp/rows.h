@@ -25,10 +25,22 @@ using c10::BFloat16;
 
 constexpr int64_t kAhead = 512;  // bytes
 
+// Whether to ask ahead within a row. Intel's processors do better alone: a hint not to keep a line goes to the sixteen buffers of
+// the first-level cache and hides the stream from the second level's own prefetcher, which has three times as many.
+inline bool asks() {
+#if defined(__GNUC__) && defined(__x86_64__)
+  __builtin_cpu_init();
+  return !__builtin_cpu_is("intel");
+#else
+  return true;
+#endif
+}
+inline const bool kAsks = asks();
+
 // Asks for what will be read some bytes on; without a hint to keep it, because every row is read once.
 inline void ahead(const void* p, int64_t bytes = kAhead) {
 #if defined(__GNUC__)
-  __builtin_prefetch(static_cast<const char*>(p) + bytes, 0, 0);
+  if (kAsks) __builtin_prefetch(static_cast<const char*>(p) + bytes, 0, 0);
 #endif
 }
 
