@@ -211,13 +211,19 @@ def steps(
 
 
 def step_table(frame: pd.DataFrame, config: OPTConfig, ranks: tuple[int, int], kept: Kept) -> pd.DataFrame:
-    """`summary` of `steps`, with the speed-up that the bytes of the cost model allow."""
+    """`summary` of `steps`, with the speed-up that the bytes of the cost model allow, and those bytes in MB (10^6)."""
     table = summary(frame, ["dtype", "prompt"]).drop(columns="GB/s")
     shares = kept.heads / config.heads, kept.neurons / config.ffn
     allowed = {"sparse": ranks, "sparse, told which": (0, 0)}
+    each = list(zip(table["dtype"], table["prompt"], table["arm"], strict=True))
+    table["MB"] = [
+        1e-6 * cost.step_bytes(config, *read, allowed.get(arm, (0, 0)), prompt, itemsize=getattr(torch, dtype).itemsize)
+        for dtype, prompt, arm in each
+        for read in [shares if arm in allowed else (1.0, 1.0)]
+    ]
     table["by bytes"] = [
         cost.speedup(config, *shares, allowed[arm], prompt) if arm in allowed else 1.0
-        for arm, prompt in zip(table["arm"], table["prompt"], strict=True)
+        for _, prompt, arm in each
     ]
     return table
 

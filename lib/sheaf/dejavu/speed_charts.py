@@ -90,7 +90,6 @@ def latency(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
         bars = np.abs([[f.estimate - f.low for _, f in found], [f.high - f.estimate for _, f in found]])
         axes[0].errorbar([x for x, _ in found], y, bars, fmt=MARKS[i] + "-", color=COLOURS[i], ms=4, lw=1.2, capsize=2, label=arm)
     axes[0].set_title("Here, one core")
-    axes[0].legend(fontsize=7)
     names = {"huggingface_ms": "Hugging Face", "fastertransformer_ms": "FasterTransformer", "dejavu_ms": "Deja Vu"}
     for column, name in names.items():
         axes[1].plot(published["prompt"], published[column], "o--", color=GREY, mfc="none", ms=4, lw=1)
@@ -102,6 +101,8 @@ def latency(frame: pd.DataFrame, published: pd.DataFrame) -> Figure:
         ax.set_xlabel("prompt (tokens)")
     direct_labels(axes[1], marks)
     axes[0].set_ylabel("time of a token (ms)")
+    axes[0].set_ylim(top=1.5 * axes[0].get_ylim()[1])  # room for the legend above all lines
+    axes[0].legend(fontsize=7, loc="upper left", ncols=2)
     return fig
 
 
