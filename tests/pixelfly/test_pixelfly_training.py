@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sheaf.common.jobs import grid
 from sheaf.pixelfly import accuracy, images, jobs, language, ntk, planted, sequences
 from sheaf.pixelfly.layers import MaskedLinear
 from sheaf.pixelfly.miniature import ARMS, make, train_image_model
@@ -109,7 +110,7 @@ def worker(job: dict[str, Any]) -> dict[str, Any]:
 
 def test_jobs_resume_where_they_stopped(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
-    todo = jobs.grid({"log": log}, n=[1, 2, 3])
+    todo = grid({"log": log}, n=[1, 2, 3])
     with pytest.raises(RuntimeError):
         jobs.run_all(worker, [todo[0], todo[1], {**todo[2], "fails": 3}], processes=1)
     assert Path(log).read_text() == "xxx"
