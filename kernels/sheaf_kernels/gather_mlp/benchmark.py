@@ -48,14 +48,16 @@ def _empty_caches() -> None:
     _flush.sum()
 
 
-def alternate(arms: Mapping[Key, Callable[[], object]], rounds: int) -> list[dict[Key, float]]:
-    """CPU seconds of this thread for every arm, in turn, caches emptied before each; a first round is dropped."""
+def alternate(
+    arms: Mapping[Key, Callable[[], object]], rounds: int, before: Callable[[], object] = _empty_caches
+) -> list[dict[Key, float]]:
+    """CPU seconds of this thread for every arm, in turn, after what is done before each; a first round is dropped."""
     names, kept = list(arms), []
     for turn in range(rounds + 1):
         row = {}
         for k in range(len(names)):
             name = names[(turn + k) % len(names)]
-            _empty_caches()
+            before()
             began = time.thread_time()
             arms[name]()
             row[name] = time.thread_time() - began

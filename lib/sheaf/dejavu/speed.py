@@ -5,7 +5,6 @@ token reads several blocks of weights one after the other, which no cache holds.
 run; int4 is another precision and never the divisor.
 """
 
-import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -135,21 +134,6 @@ def model_of(settings: dict) -> tuple[OPTConfig, tuple[int, int], Kept]:
     return config, cost.scaled_ranks(config), kept
 
 
-def _alternate(arms: Arms, rounds: int, before: Callable[[], object]) -> list[dict[str, float]]:
-    names, kept = list(arms), []
-    for turn in range(rounds + 1):
-        row = {}
-        for k in range(len(names)):
-            name = names[(turn + k) % len(names)]
-            before()
-            began = time.thread_time()
-            arms[name]()
-            row[name] = time.thread_time() - began
-        if turn:
-            kept.append(row)
-    return kept
-
-
 def _check(engine: Engine, prompt: int) -> None:
     x, everything = engine.tokens(1)[0], Kept(engine.config.heads, engine.config.ffn)
     engine.prompt(prompt)
@@ -200,7 +184,7 @@ def steps(
 
             if peer:
                 arms["dense, llama.cpp"] = run(lambda x, n, t, peer=peer: peer.step(t))  # type: ignore[misc]
-            timed = _alternate(arms, rounds, fill)
+            timed = benchmark.alternate(arms, rounds, fill)
             found += [
                 {"dtype": dtype, "prompt": prompt, "round": i, "arm": arm, "seconds": t / tokens}
                 for i, row in enumerate(timed) for arm, t in row.items()
@@ -259,7 +243,7 @@ def parts(
                 (engine.predict(x, i, "heads", kept.heads), engine.predict(x, i, "neurons", kept.neurons)) for i in every
             ],
         }
-        timed = _alternate(arms, rounds, lambda: engine.prompt(prompt))
+        timed = benchmark.alternate(arms, rounds, lambda: engine.prompt(prompt))
     return pd.DataFrame([{"round": i, "arm": a, "seconds": t} for i, row in enumerate(timed) for a, t in row.items()])
 
 

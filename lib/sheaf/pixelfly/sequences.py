@@ -159,12 +159,15 @@ class SequenceClassifier(nn.Module):
         return self.head(self.norm(h).mean(1))
 
 
-def listops(
-    arm: str, length: int, steps: int, seed: int, *, width: int = 64, layers: int = 2, block: int = 16
-) -> dict[str, float]:
-    """Train a small classifier on generated ListOps with dense or block-sparse attention; accuracy in percent on fresh ones."""
+def listops(job: dict[str, Any]) -> dict[str, Any]:
+    """Train a small classifier on generated ListOps; the job names arm (dense, or a pattern of scores), length, steps and seed.
+
+    Returns:
+        Accuracy on fresh expressions and that of always naming the most frequent value, in percent.
+    """
+    arm, length, steps, seed, block = job["arm"], job["length"], job["steps"], job["seed"], 16
     mask = None if arm == "dense" else attention_mask(arm, length // block)
-    model = SequenceClassifier(length, width, layers, seed, mask, block)
+    model = SequenceClassifier(length, 64, 2, seed, mask, block)
     train, test = listops_data(1500, length, 2 * seed), listops_data(500, length, 2 * seed + 1)
     optimiser = optimiser_of(model, 0.002, 0.01)
     generator = torch.Generator().manual_seed(seed)
@@ -180,7 +183,11 @@ def listops(
     return {"accuracy": 100 * accuracy(model, test, 100), "most frequent value": 100 * common}
 
 
-def listops_runs(arms: Iterable[str], length: int, steps: int, seeds: Iterable[int]) -> pd.DataFrame:
+def listops_runs(
+    arms: Iterable[str], length: int, steps: int, seeds: Iterable[int], *, counter: Counter = None,
+    processes: int | None = None, keep: bool = True,
+) -> pd.DataFrame:  # fmt: skip
     """`listops` for every arm and seed, one row each."""
-    seeds = list(seeds)
-    return pd.DataFrame([{"arm": arm, "seed": s, **listops(arm, length, steps, s)} for arm in arms for s in seeds])
+    todo = grid({"length": length, "steps": steps}, arm=list(arms), seed=list(seeds))
+    tick = counter("ListOps", len(todo)) if counter else None
+    return pd.DataFrame(run_all(listops, todo, processes=processes, progress=tick, keep=keep))
