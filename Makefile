@@ -62,7 +62,7 @@ unit: $(READY)
 
 slow: $(READY)
 	@printf '\n== promises: kill, resume, refuse, recover\n'
-	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m slow --dist loadgroup
+	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m slow --dist loadfile
 
 notebooks-check: $(READY)
 	@printf '\n== notebooks against their stored outputs\n'
@@ -70,7 +70,7 @@ notebooks-check: $(READY)
 	  --nbval-cell-timeout 300 -n 2 --dist loadscope notebooks
 
 prove: $(READY) system kernels ## every promise at full size; writes results/promises/record.json
-	@code=0; SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist loadgroup --timeout 3600 || code=$$?; \
+	@code=0; SHEAF_PROVE=1 $(PY) -m pytest tests/promises -q -n 2 --dist load --maxschedchunk 1 --timeout 3600 || code=$$?; \
 	  $(PY) -m sheaf report; exit $$code
 
 lab: $(READY) kernels ## explore the notebooks in JupyterLab

@@ -55,20 +55,29 @@ class Crash:
         assert not left, f"left in the folder for temporary files: {left}"
 
 
-@pytest.fixture
-def crash(reproduced: Toy, tmp_path: Path) -> Iterator[Crash]:
-    toy, saved = reproduced, tmp_path / "saved"
+@pytest.fixture(scope="module")
+def whole(reproduced_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crash]:
+    """Made once for both tests, which share a process: making it takes two runs."""
+    folder = tmp_path_factory.mktemp("crash")
+    toy, saved = Toy(folder / "project"), folder / "saved"
+    shutil.copytree(reproduced_once, toy.root, symlinks=True)
     put_back(toy.root, saved)
     before = contents(toy.root)
     toy.module("toy_b", "only", CHANGED)
     scratch = Path(tempfile.mkdtemp(prefix="crash-"))  # short: sockets are kept there
-    whole = Crash(toy, saved, before, {}, scratch)
-    assert whole.run() == 0
-    whole.wanted = contents(toy.root)
-    assert len(differences(before, whole.wanted)) >= 3, "the notebook changes what is stored"
-    put_back(saved, toy.root)
-    yield whole
+    made = Crash(toy, saved, before, {}, scratch)
+    assert made.run() == 0
+    made.wanted = contents(toy.root)
+    assert len(differences(before, made.wanted)) >= 3, "the notebook changes what is stored"
+    yield made
     shutil.rmtree(scratch)
+
+
+@pytest.fixture
+def crash(whole: Crash) -> Crash:
+    """The project with what it had stored before the change, and the change."""
+    put_back(whole.saved, whole.toy.root)
+    return whole
 
 
 def test_the_tree_of_every_file_operation_is_completed(promise: Promise, crash: Crash, tmp_path: Path) -> None:

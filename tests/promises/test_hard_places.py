@@ -15,7 +15,6 @@ from toy_project import Toy
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("hard-places"),
     pytest.mark.promise(
         "hard-places",
         "A run works in odd places or says in one sentence why it cannot; earlier results stay intact.",

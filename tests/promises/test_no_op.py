@@ -14,7 +14,6 @@ from toy_project import Toy, build
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("no-op"),
     pytest.mark.promise(
         "no-op",
         "Nothing runs when nothing changed; after a real change exactly what depends on it runs, and the reason is printed.",

@@ -27,7 +27,6 @@ pytestmark = [
     ),
     pytest.mark.browser,
     pytest.mark.slow,
-    pytest.mark.xdist_group("report-safety"),
     pytest.mark.skipif(os.environ.get("SHEAF_NO_BROWSER") == "1", reason="SHEAF_NO_BROWSER=1"),
 ]  # fmt: skip
 PAYLOADS = ALL if os.environ.get("SHEAF_PROVE") == "1" else ALL[::5]
