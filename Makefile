@@ -62,7 +62,7 @@ unit: $(READY)
 
 slow: $(READY)
 	@printf '\n== promises: kill, resume, refuse, recover\n'
-	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m slow --dist loadfile
+	@$(ONE_THREAD) $(PY) -m pytest tests -q -n 2 -m slow --dist loadfile --no-loadscope-reorder
 
 notebooks-check: $(READY)
 	@printf '\n== notebooks against their stored outputs\n'

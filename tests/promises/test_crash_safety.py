@@ -85,7 +85,7 @@ def test_the_tree_of_every_file_operation_is_completed(promise: Promise, crash: 
     assert crash.run(**injected(crash.toy.root, log, "copy")) == 0
     trees = distinct(Path(f"{log}.d"))
     what = told(log)
-    chosen = trees if promise.full else trees[4 :: max(1, len(trees) // 3)]
+    chosen = trees if promise.full else trees[4 :: max(1, len(trees) // 2)]
     for tree in chosen:
         put_back(tree, crash.toy.root)
         with promise.attempt(f"before operation {tree.name} ({what[int(tree.name)]})"):

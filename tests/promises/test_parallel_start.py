@@ -83,7 +83,7 @@ def test_kernels_at_the_same_time(promise: Promise, tmp_path: Path) -> None:
         ran = (work / "executed.ipynb").is_file() and f"seed {number}\\n" in (work / "executed.ipynb").read_text()
         return "" if ran and done.returncode == 0 else (done.stdout + done.stderr)[-300:]
 
-    number = promise.size(full=500 - AT_ONCE, fast=AT_ONCE)
+    number = promise.size(full=500 - AT_ONCE, fast=AT_ONCE // 2)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for k, problem in enumerate(pool.map(start, range(number))):
             promise.trial(not problem, f"start {k}: {problem}")

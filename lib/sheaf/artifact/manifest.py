@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -134,11 +135,16 @@ def cell_source(cell: dict[str, Any]) -> str:
 def _versions(imported: set[str]) -> Manifest:
     found = {"package python": ".".join(map(str, sys.version_info[:2]))}
     for name in sorted(set(PACKAGES) | imported):
-        try:
-            found[f"package {name}"] = metadata.version(_DISTRIBUTION.get(name, name))
-        except metadata.PackageNotFoundError:
-            found[f"package {name}"] = "not installed"
+        found[f"package {name}"] = _version(_DISTRIBUTION.get(name, name))
     return found
+
+
+@lru_cache(maxsize=1024)
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _folder(folder: Path, name: str, digests: Digests) -> Manifest:

@@ -26,6 +26,7 @@ def text_digest(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+@lru_cache(maxsize=1024)
 def cpp_digest(text: str) -> str:
     """Digest of C++ source without its comments, indentation and empty lines."""
     bare = _CPP.sub(lambda m: " " if m[0].startswith("/") else m[0], text)
@@ -58,9 +59,14 @@ def python_digests(text: str) -> dict[str, str]:
     digested as text.
     """
     tree = _parse(text)
+    if tree is not None:
+        _strip_docstrings(tree)
+    return _tree_digests(tree, text)
+
+
+def _tree_digests(tree: ast.Module | None, text: str) -> dict[str, str]:
     if tree is None:
         return {MODULE: text_digest(text)}
-    _strip_docstrings(tree)
     parts: dict[str, list[str]] = {MODULE: []}
     for node in tree.body:
         name = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else MODULE
@@ -81,16 +87,22 @@ class _Module:
     lazy: dict[str, str] = field(default_factory=dict)
 
 
+def _module(path: Path, package: str) -> _Module:
+    """A file of Python as it is now; ``package`` is where its relative imports start from."""
+    stat = path.stat()
+    return _read(path, (stat.st_size, stat.st_mtime_ns), package)
+
+
 @lru_cache(maxsize=4096)
 def _read(path: Path, stamp: tuple[int, int], package: str) -> _Module:
     text = path.read_text(encoding="utf-8")
     tree = _parse(text)
     if tree is None:
-        return _Module(python_digests(text), frozenset(), frozenset())
+        return _Module(_tree_digests(tree, text), frozenset(), frozenset())
     _strip_docstrings(tree)
     lazy = _lazy_names(tree)
     imports, outside = _imports(tree, package, skip=set(lazy.values()))
-    return _Module(python_digests(text), frozenset(imports), frozenset(outside), lazy)
+    return _Module(_tree_digests(tree, text), frozenset(imports), frozenset(outside), lazy)
 
 
 def _lazy_names(tree: ast.Module) -> dict[str, str]:
@@ -148,8 +160,7 @@ class Sources:
         found = self._file(module)
         if found is None:
             return None
-        stat = found[0].stat()
-        return found[0], _read(found[0], (stat.st_size, stat.st_mtime_ns), found[1])
+        return found[0], _module(*found)
 
     def reach(self, code: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
         """Modules reachable by static imports from pieces of code, transitively.
@@ -216,7 +227,7 @@ class Sources:
         for path in sorted(folder.glob("*")):
             relative = path.relative_to(self.root).as_posix()
             if path.suffix == ".py":
-                found |= {f"{relative}::{k}": v for k, v in python_digests(path.read_text(encoding="utf-8")).items()}
+                found |= {f"{relative}::{name}": digest for name, digest in _module(path, f"sheaf_kernels.{op}").digests.items()}
             elif path.suffix in {".cpp", ".h", ".hpp", ".cu"}:
                 found[relative] = cpp_digest(path.read_text(encoding="utf-8"))
         return found
